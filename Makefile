@@ -1,0 +1,57 @@
+# Everything a fresh machine needs is made here: git, make and Python >= 3.11 with pip are enough.
+PYTHON ?= python3
+BIN    := .venv/bin
+PIP     = $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test sure format lint types bench lock clean
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: .venv/.installed  ## make .venv from the hashed lock, with the cancelq command in it
+
+run: .venv/.installed  ## the main job, end to end on this machine: cancelq demo
+	$(BIN)/cancelq demo
+
+test: .venv/.installed-dev  ## all tests, on real Valkey, SQLite, PostgreSQL and HTTP
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
+
+sure: format lint types test  ## what a commit must pass
+
+format: .venv/.installed-dev  ## write the one layout
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix --quiet . || true
+
+lint: .venv/.installed-dev  ## ruff, as CI runs it
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/.installed-dev  ## mypy, strict
+	$(BIN)/mypy
+
+bench: .venv/.installed-dev  ## cancelq beside plain Celery and beside the wire alone
+	$(BIN)/python -m bench
+
+lock: .venv/.installed-dev  ## write the lock files anew from pyproject.toml
+	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --extra build pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --extra build --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+clean:  ## remove what make made (the embedded data in .cancelq stays)
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A Debian without python3-venv has no ensurepip: the machine's own pip then fills the empty venv from outside.
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cancelq needs Python 3.11 or newer; $(PYTHON) is older. Say: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv --without-pip .venv
+
+.venv/.installed: requirements.lock pyproject.toml | .venv/bin/python
+	$(PIP) install --quiet --require-hashes -r requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.installed-dev: requirements-dev.lock pyproject.toml | .venv/bin/python
+	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@ .venv/.installed

@@ -1,0 +1,1 @@
+"""How the audit's schema grows; run by `cancelq migrate` or by Alembic's own command line."""

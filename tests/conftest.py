@@ -1,0 +1,3 @@
+"""Makes the parts of `tests/parts` available to every test."""
+
+pytest_plugins = ["tests.parts.databases", "tests.parts.exchange", "tests.parts.fleet", "tests.parts.valkey"]

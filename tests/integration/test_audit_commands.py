@@ -1,0 +1,124 @@
+"""`cancelq migrate`, `report` and `verify` as a person or a script runs them."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from tests.parts.cancels import a_job, a_start, a_whole_life, record
+from worker.audit.engine import open_engine
+from worker.audit.facts import job_fact
+from worker.audit.shapes import SHAPES
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def cancelq(tmp_path: Path) -> Run:
+    """The command line, in an empty folder, with nothing configured but what is given."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("CANCELQ_")}
+
+    def run(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "worker", *arguments],
+            cwd=tmp_path,
+            env={**plain, **{f"CANCELQ_{name}": value for name, value in settings.items()}},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def filled(audit_engine: Engine) -> Engine:
+    record(audit_engine, *a_whole_life())
+    return audit_engine
+
+
+def test_a_sound_audit_verifies(cancelq: Run, filled: Engine, database_url: str) -> None:
+    done = cancelq("verify", "--json", DATABASE_URL=database_url)
+    said = json.loads(done.stdout)
+    assert (done.returncode, said["ok"], said["rows"], said["fault"]) == (0, True, 7, None)
+    assert cancelq("verify", DATABASE_URL=database_url).stdout.startswith("the audit is intact: 7 rows")
+
+
+def test_a_bad_row_is_named_and_the_exit_is_1(cancelq: Run, audit_engine: Engine, database_url: str) -> None:
+    record(audit_engine, job_fact(a_job()), a_start(attempt=2))
+    done = cancelq("verify", "--json", DATABASE_URL=database_url)
+    fault = {"table": "starts", "writer": "writer-1", "seq": 2, "what": "the attempt before it is missing"}
+    assert (done.returncode, json.loads(done.stdout)["fault"]) == (1, fault)
+    report = cancelq("report", DATABASE_URL=database_url)
+    assert (report.returncode, "NO: starts row 2 of writer-1" in report.stdout) == (1, True)
+
+
+def test_the_report_comes_in_each_format(
+    cancelq: Run, filled: Engine, database_url: str, tmp_path: Path
+) -> None:
+    page = cancelq("report", "--account", "DEMO1", "--since", "2026-11-23", DATABASE_URL=database_url)
+    assert (page.returncode, "canceled" in page.stdout, "\x1b" in page.stdout) == (0, True, False)
+    as_json = cancelq("report", "--format", "json", DATABASE_URL=database_url)
+    assert json.loads(as_json.stdout)["outcomes"] == {"canceled": 1}
+    assert cancelq("report", "--format", "csv", "-o", "r.csv", DATABASE_URL=database_url).stdout == ""
+    (row,) = csv.DictReader(StringIO((tmp_path / "r.csv").read_text()))
+    assert row["order_id"] == "123"
+
+
+def test_the_embedded_audit_lives_in_the_home_folder(cancelq: Run, tmp_path: Path) -> None:
+    home = tmp_path / "some" / "home"
+    missing = cancelq("verify", HOME=str(home))
+    assert (missing.returncode, "run: cancelq migrate" in missing.stderr) == (2, True)
+    engine = open_engine(f"sqlite:///{home / 'audit.sqlite3'}")
+    assert not home.exists()
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["report", "--format", "html"], "html is not supported yet"),
+        (["verify", "--expect", "abc"], "--expect is not supported yet"),
+        (["report", "--tz", "Mars/Olympus"], "is not a time zone"),
+        (["report", "--since", "yesterday"], "is not a time"),
+        (["report", "--format", "xml"], "xml"),
+    ],
+)
+def test_what_is_not_supported_is_refused_with_exit_2(cancelq: Run, arguments: list[str], said: str) -> None:
+    done = cancelq(*arguments)
+    assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+
+
+@pytest.mark.parametrize("command", ["verify", "report"])
+def test_an_unreachable_database_is_one_clear_line_without_the_password(cancelq: Run, command: str) -> None:
+    done = cancelq(command, DATABASE_URL="postgresql://me:secret@127.0.0.1:9/audit")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "postgresql://127.0.0.1:9/audit does not answer" in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_a_file_that_is_no_database_is_one_clear_line(cancelq: Run, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("this is not a database at all, only text " * 100)
+    done = cancelq("verify", DATABASE_URL=f"sqlite:///{tmp_path / 'text'}")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "not a database" in done.stderr
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_verify_changes_nothing(cancelq: Run, filled: Engine, database_url: str) -> None:
+    def everything() -> list[object]:
+        with filled.connect() as connection:
+            return [
+                tuple(row) for table in SHAPES for row in connection.execute(text(f"SELECT * FROM {table}"))
+            ]
+
+    before = everything()
+    assert cancelq("verify", DATABASE_URL=database_url).returncode == 0
+    assert everything() == before

@@ -1,0 +1,145 @@
+"""The report's sums come from the views and are the same on both databases."""
+
+import csv
+import json
+from datetime import UTC, timedelta
+from io import StringIO
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.parts.cancels import (
+    ENVIRONMENT,
+    POLICY,
+    a_job,
+    a_reply,
+    a_start,
+    an_outcome,
+    answered,
+    at,
+    record,
+    unanswered,
+)
+from worker.audit.facts import Fact, job_fact
+from worker.job import Outcome
+from worker.report.build import audit_report
+from worker.report.content import Report, Scope
+from worker.report.machine import render_csv, render_json
+from worker.report.table import render_table
+
+EVERYTHING = Scope(zone=UTC)
+
+
+def life(name: str, outcome: Outcome, *, tries: int = 1, ended: float = 100) -> list[Fact]:
+    """Transient answers, then an accepted one, then the outcome."""
+    busy = answered(b'{"failureReason":"AnotherCommandPending"}', sent=3, took=10)
+    facts = [job_fact(a_job(name))]
+    for attempt in range(1, tries + 1):
+        reply = answered(sent=20, took=30) if attempt == tries else busy
+        facts += [a_start(name, attempt), *a_reply(reply, name, attempt)]
+    return [*facts, an_outcome(name, outcome, after=ended)]
+
+
+@pytest.fixture
+def report(audit_engine: Engine) -> Report:
+    record(
+        audit_engine,
+        *life("job-1", Outcome.CANCELED, tries=3),
+        *life("job-2", Outcome.CANCELED, ended=5_000),
+        *life("job-3", Outcome.UNRESOLVED),
+        job_fact(a_job("job-4", account="DEMO2")),
+        *life("job-5", Outcome.FILLED),
+    )
+    return audit_report(audit_engine, EVERYTHING)
+
+
+def test_the_outcomes_are_counted_unresolved_first(report: Report) -> None:
+    assert list(report.outcomes.items()) == [("unresolved", 1), ("open", 1), ("filled", 1), ("canceled", 2)]
+
+
+def test_the_unresolved_lead_the_rows(report: Report) -> None:
+    assert [line.job_id for line in report.lines] == ["job-3", "job-1", "job-2", "job-4", "job-5"]
+
+
+def test_the_reasons_of_what_was_not_accepted_are_counted(report: Report) -> None:
+    assert report.reasons == {"AnotherCommandPending": 2}
+
+
+def test_the_attempts_a_cancel_took_are_counted(report: Report) -> None:
+    assert report.attempts == {0: 1, 1: 3, 3: 1}
+
+
+def test_the_contracts_filled_meanwhile_are_summed(report: Report) -> None:
+    assert report.filled_contracts == 8
+
+
+def test_each_stage_of_the_way_has_its_latency(report: Report) -> None:
+    stages = report.latency
+    assert stages.enqueue_to_wire.longest == timedelta(milliseconds=20)
+    assert (stages.wire_to_answer.count, stages.wire_to_answer.p50) == (6, timedelta(milliseconds=30))
+    assert stages.answer_to_end.p50 == timedelta(milliseconds=50)
+    assert (stages.enqueue_to_end.count, stages.enqueue_to_end.longest) == (4, timedelta(seconds=5))
+
+
+def test_the_slowest_come_first(report: Report) -> None:
+    assert report.slowest[0].job_id == "job-2"
+    assert len(report.slowest) == 4
+
+
+def test_the_header_says_what_is_reported_and_that_it_can_be_trusted(report: Report) -> None:
+    assert report.environments == (ENVIRONMENT,)
+    assert (report.live, report.policy_versions) == (False, (POLICY,))
+    assert report.verification.ok
+    assert "writer-1" in report.verification.heads
+
+
+def test_a_scope_leaves_out_the_others(audit_engine: Engine, report: Report) -> None:
+    def jobs(**limits: object) -> list[str]:
+        return [line.job_id for line in audit_report(audit_engine, Scope(zone=UTC, **limits)).lines]
+
+    assert jobs(account="DEMO2") == ["job-4"]
+    assert jobs(since=at(0.001)) == []
+    assert jobs(until=at(0)) == []
+    assert len(jobs(since=at(0), until=at(1))) == 5
+
+
+def test_a_report_on_another_zone_shows_the_same_moment(audit_engine: Engine, report: Report) -> None:
+    zurich = audit_report(audit_engine, Scope(zone=ZoneInfo("Europe/Zurich")))
+    (first, *_) = json.loads(render_json(zurich))["jobs"]
+    assert first["enqueued_at"] == "2026-11-23T13:00:00.000000+01:00"
+    assert "2026-11-23 13:00:00.000" in render_table(zurich)
+    assert "Europe/Zurich" in render_table(zurich)
+
+
+def test_the_json_holds_the_same_sums(report: Report) -> None:
+    shown = json.loads(render_json(report))
+    assert shown["outcomes"] == dict(report.outcomes)
+    assert shown["unresolved"] == ["job-3"]
+    assert shown["latency_ms"]["enqueue_to_end"]["longest"] == 5000.0
+    assert shown["jobs"][0]["command_id"] == 9007199254740993
+    assert shown["verified"] is True
+
+
+def test_the_csv_has_one_row_a_job(report: Report) -> None:
+    found = list(csv.DictReader(StringIO(render_csv(report))))
+    assert [row["job_id"] for row in found] == [line.job_id for line in report.lines]
+    assert found[0]["enqueued_at"] == "2026-11-23T12:00:00.000000Z"
+
+
+def test_the_table_shows_what_needs_a_person_before_everything_else(report: Report) -> None:
+    page = render_table(report)
+    assert page.index("Unresolved: a person is needed") < page.index("Outcomes")
+    assert "yes, 27 rows in 1 chains" in page
+
+
+def test_an_attempt_without_an_answer_is_counted_by_its_rule(audit_engine: Engine) -> None:
+    record(audit_engine, job_fact(a_job()), a_start(), *a_reply(unanswered()))
+    assert audit_report(audit_engine, EVERYTHING).reasons == {"transport:unanswered": 1}
+
+
+def test_an_empty_audit_makes_an_empty_report(audit_engine: Engine) -> None:
+    empty = audit_report(audit_engine, EVERYTHING)
+    assert (empty.lines, empty.outcomes, empty.latency.enqueue_to_end.p50) == ((), {}, None)
+    assert "none in this period" in render_table(empty)
+    assert render_csv(empty).count("\n") == 1

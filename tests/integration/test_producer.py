@@ -1,0 +1,330 @@
+"""The Python client: what it makes of requests, how long it waits, and that its errors are true."""
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from redis import Redis
+
+from tests.parts.ledger import Door
+from tests.parts.valkey import PrivateValkey
+from worker import CancelQueue, EnqueueError, MaybeStored, NotStored
+from worker.clock import from_micros
+from worker.errors import ConfigError, LedgerUnavailable
+from worker.ledger.client import Ledger
+
+# The bound is one second; the rest is for a busy machine.
+IN_TIME = 1.5
+NOBODY = "redis://user:secret@127.0.0.1:1/0"
+
+
+@contextmanager
+def in_time(seconds: float = IN_TIME) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < seconds
+
+
+@pytest.fixture
+def queue(ledger: Ledger, redis_url: str) -> Iterator[CancelQueue]:
+    with CancelQueue(redis_url, ledger.name) as queue:
+        yield queue
+
+
+@pytest.fixture
+def private_queue(
+    private_valkey: PrivateValkey, make_ledger: Callable[[str, str], Ledger]
+) -> Iterator[CancelQueue]:
+    make_ledger(private_valkey.url, "cancelq")
+    with CancelQueue(private_valkey.url) as queue:
+        yield queue
+
+
+def test_a_receipt_says_what_became_of_the_request(queue: CancelQueue) -> None:
+    receipt = queue.cancel(order_id=123, account="DEMO1", request_id="r")
+    assert (receipt.status, receipt.request_id, receipt.error) == ("accepted", "r", None)
+    assert (receipt.account, receipt.order_id) == ("DEMO1", 123)
+    assert receipt.job_id is not None
+    assert queue.status(job_id=receipt.job_id)["state"] == "queued"
+    assert queue.status(order_id=123, account="DEMO1")["jobId"] == receipt.job_id
+    assert '"jobId"' in receipt.to_json()
+
+
+def test_a_request_id_is_made_when_none_is_given(queue: CancelQueue) -> None:
+    first, second = queue.cancel(order_id=1), queue.cancel(order_id=1)
+    assert (first.status, second.status) == ("accepted", "joined")
+    assert len({first.request_id, second.request_id}) == 2
+    assert queue.cancel(order_id=1, request_id=first.request_id).status == "duplicate"
+
+
+def test_times_and_spans_are_understood(queue: CancelQueue, door: Door) -> None:
+    east = timezone(timedelta(hours=5, minutes=30))
+    moment = datetime(2031, 1, 1, 5, 30, 0, 250, tzinfo=east)
+    one = queue.cancel(order_id=1, activation_time=moment, deadline=timedelta(seconds=5))
+    job = door.job(str(one.job_id))
+    assert from_micros(int(job["activation_time"])) == moment
+    assert int(job["deadline"]) - int(job["enqueued_at"]) == 5_000_000
+    naive = datetime(2031, 1, 1, tzinfo=UTC).replace(tzinfo=None)
+    two = queue.cancel(order_id=2, activation_time=naive, deadline=naive.replace(tzinfo=UTC))
+    job = door.job(str(two.job_id))
+    assert job["activation_time"] == job["deadline"]
+    three = queue.cancel(order_id=3, activation_time=timedelta(hours=1), deadline=2.5)
+    job = door.job(str(three.job_id))
+    assert abs(int(job["activation_time"]) - int(job["enqueued_at"]) - 3_600_000_000) < 60_000_000
+
+
+def test_what_is_none_is_left_out(queue: CancelQueue, door: Door) -> None:
+    job_id = queue.cancel(order_id="7", deadline=None, requested_by=None, priority="urgent").job_id  # type: ignore[typeddict-item]
+    job = door.job(str(job_id))
+    assert (job["order_id"], job["priority"]) == ("7", "urgent")
+    assert not {"deadline", "requested_by"} & set(job)
+
+
+def test_a_wrong_value_is_refused_by_the_ledger_itself(queue: CancelQueue) -> None:
+    receipt = queue.cancel(order_id=2**63, request_id="r")
+    assert (receipt.status, receipt.request_id, receipt.durability) == ("refused", "r", None)
+    assert str(receipt.error).startswith("orderId: ")
+
+
+def test_a_wrong_keyword_is_named(queue: CancelQueue) -> None:
+    with pytest.raises(ValueError, match=r"orderId: is not a field of a request"):
+        queue.cancel(orderId=5)  # type: ignore[call-arg]
+
+
+def test_many_requests_give_one_receipt_each_in_order(queue: CancelQueue) -> None:
+    wishes: list[dict[str, object]] = [{"order_id": n} for n in range(1, 1201)]
+    wishes[700] = {"order_id": 0}
+    receipts = queue.cancel_many(wishes)
+    assert [r.order_id for r in receipts if r.is_stored] == [n for n in range(1, 1201) if n != 701]
+    assert receipts[700].status == "refused"
+
+
+def test_no_single_request_of_many_raises(queue: CancelQueue) -> None:
+    odd = [
+        {"order_id": 1, "colour": "red"},
+        {"order_id": 1, "deadline": float("nan")},
+        {"order_id": 1, "account": object()},
+        {"order_id": 10**5000},
+        {"order_id": True},
+        {"account": "A"},
+        {"order_id": 1, "account": "\ud800"},
+        5,
+        {"order_id": 8},
+    ]
+    receipts = queue.cancel_many(odd)  # type: ignore[arg-type]
+    assert [r.status for r in receipts] == ["refused"] * 8 + ["accepted"]
+    assert all(r.request_id for r in receipts)
+    named = ["colour", "deadline", "account", "orderId", "orderId", "orderId", "account", "a request"]
+    assert [str(r.error).startswith(name) for r, name in zip(receipts, named, strict=False)] == [True] * 8
+
+
+# --- durability
+
+
+def test_durability_is_memory_until_a_worker_has_proved_more(queue: CancelQueue, ledger: Ledger) -> None:
+    assert queue.cancel(order_id=1).durability == "memory"
+    ledger.stamp_durability()
+    assert queue.cancel(order_id=1).durability == "fsynced"
+
+
+def test_durability_is_only_claimed_for_the_very_server_process_it_was_proved_for(
+    private_valkey: PrivateValkey, make_ledger: Callable[[str, str], Ledger]
+) -> None:
+    make_ledger(private_valkey.url, "cancelq").stamp_durability()
+    private_valkey.kill()
+    with CancelQueue(private_valkey.start()) as queue:
+        assert queue.cancel(order_id=1).durability == "memory"
+
+
+@pytest.mark.parametrize(
+    "weaker", [{"appendfsync": "everysec"}, {"appendonly": "no"}, {"no-appendfsync-on-rewrite": "yes"}]
+)
+def test_a_weaker_setting_takes_the_stamp_away(
+    private_valkey: PrivateValkey, make_ledger: Callable[[str, str], Ledger], weaker: dict[str, str]
+) -> None:
+    ledger = make_ledger(private_valkey.url, "cancelq")
+    ledger.stamp_durability()
+    with Redis.from_url(private_valkey.url) as redis, CancelQueue(private_valkey.url) as queue:
+        assert queue.cancel(order_id=1).durability == "fsynced"
+        for name, value in weaker.items():
+            redis.config_set(name, value)
+        ledger.stamp_durability()
+        assert queue.cancel(order_id=1).durability == "memory"
+
+
+# --- who may enqueue
+
+
+def test_a_strategy_needs_only_few_rights(private_valkey: PrivateValkey, private_queue: CancelQueue) -> None:
+    rights = "+fcall +time +get +set +exists +hget +hgetall +hset +hdel +llen +lpush +rpush +zadd +zrem +zscore +info"
+    with Redis.from_url(private_valkey.url) as redis:
+        redis.execute_command(
+            "ACL", "SETUSER", "strategy", "on", ">pw", "~{cancelq}:*", *rights.split(), "-@all"
+        )
+        redis.execute_command(
+            "ACL", "SETUSER", "strategy", "on", ">pw", "~{cancelq}:*", "~{cancelq}", *rights.split()
+        )
+    url = private_valkey.url.replace("unix://", "unix://strategy:pw@")
+    with CancelQueue(url) as queue:
+        statuses = [queue.cancel(order_id=1).status, queue.cancel(order_id=1, priority="urgent").status]
+        assert statuses == ["accepted", "joined"]
+        assert queue.status(order_id=1)["joiners"] == 1
+
+
+# --- when Redis is away
+
+
+def test_a_missing_redis_is_not_stored_in_time_and_without_the_password() -> None:
+    with CancelQueue(NOBODY) as queue, in_time(), pytest.raises(NotStored) as caught:
+        queue.cancel(order_id=1, request_id="r")
+    assert caught.value.request_id == "r"
+    assert "redis://127.0.0.1:1" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_many_requests_to_a_missing_redis_are_all_not_stored() -> None:
+    with CancelQueue(NOBODY) as queue, in_time():
+        receipts = queue.cancel_many([{"order_id": 1}, {"order_id": 2}])
+    assert [r.status for r in receipts] == ["not_stored"] * 2
+
+
+def test_status_of_a_missing_redis_is_an_error_in_time() -> None:
+    with CancelQueue(NOBODY) as queue, in_time(), pytest.raises(LedgerUnavailable):
+        queue.status(job_id="x")
+
+
+def test_a_redis_without_functions_is_not_stored_and_says_what_to_do(private_valkey: PrivateValkey) -> None:
+    with CancelQueue(private_valkey.url) as queue, pytest.raises(NotStored, match="cancelq migrate"):
+        queue.cancel(order_id=1)
+
+
+def test_a_frozen_redis_is_maybe_stored_in_time_and_a_repetition_is_safe(
+    private_valkey: PrivateValkey, private_queue: CancelQueue
+) -> None:
+    private_queue.cancel(order_id=1)
+    private_valkey.freeze()
+    with in_time(), pytest.raises(MaybeStored) as caught:
+        private_queue.cancel(order_id=2)
+    private_valkey.thaw()
+    again = private_queue.cancel(order_id=2, request_id=caught.value.request_id)
+    assert again.status in {"accepted", "duplicate"}
+    assert private_queue.status(order_id=2)["joiners"] == 0
+
+
+@pytest.mark.parametrize(("credentials", "fate"), [("", MaybeStored), (":pw@", NotStored)])
+def test_a_server_that_accepts_and_never_speaks_is_given_up_in_time(
+    credentials: str, fate: type[EnqueueError]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"redis://{credentials}127.0.0.1:{mute.getsockname()[1]}"
+        with CancelQueue(url) as queue, in_time(), pytest.raises(fate):
+            queue.cancel(order_id=1)
+
+
+def test_a_wrong_password_is_not_stored_and_not_told(private_valkey: PrivateValkey) -> None:
+    with Redis.from_url(private_valkey.url) as redis:
+        redis.config_set("requirepass", "right")
+    url = private_valkey.url.replace("unix://", "unix://:wrong-secret@")
+    with CancelQueue(url) as queue, pytest.raises(NotStored, match="password") as caught:
+        queue.cancel(order_id=1)
+    assert "wrong-secret" not in str(caught.value)
+
+
+def test_a_new_client_of_a_frozen_redis_gives_up_in_time(
+    private_valkey: PrivateValkey, private_queue: CancelQueue
+) -> None:
+    private_valkey.freeze()
+    with in_time(), pytest.raises(EnqueueError):
+        private_queue.cancel(order_id=2)
+    private_valkey.thaw()
+
+
+def test_many_requests_to_a_frozen_redis_are_unknown_in_time_per_chunk(
+    private_valkey: PrivateValkey, private_queue: CancelQueue
+) -> None:
+    private_valkey.freeze()
+    with in_time(2 * IN_TIME):
+        receipts = private_queue.cancel_many([{"order_id": n} for n in range(1, 601)])
+    private_valkey.thaw()
+    assert {r.status for r in receipts} == {"unknown"}
+
+
+def test_a_late_answer_is_never_taken_for_the_next_one(
+    private_valkey: PrivateValkey, private_queue: CancelQueue
+) -> None:
+    private_valkey.freeze()
+    with pytest.raises(MaybeStored):
+        private_queue.cancel(order_id=1, request_id="late")
+    private_valkey.thaw()
+    assert private_queue.cancel(order_id=2, request_id="next").request_id == "next"
+
+
+def test_a_redis_killed_in_mid_call_is_maybe_stored(
+    private_valkey: PrivateValkey, private_queue: CancelQueue
+) -> None:
+    private_queue.cancel(order_id=1)
+    private_valkey.freeze()
+    killer = threading.Timer(0.2, private_valkey.kill)
+    killer.start()
+    with in_time(), pytest.raises(MaybeStored):
+        private_queue.cancel(order_id=2)
+    killer.join()
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_not_a_fault(
+    private_valkey: PrivateValkey, private_queue: CancelQueue
+) -> None:
+    assert private_queue.cancel(order_id=1).is_stored
+    private_valkey.kill()
+    private_valkey.start()
+    assert private_queue.cancel(order_id=2).status == "accepted"
+
+
+def test_a_server_that_refuses_writes_is_not_stored(
+    private_valkey: PrivateValkey, private_queue: CancelQueue
+) -> None:
+    with Redis.from_url(private_valkey.url) as redis:
+        redis.config_set("maxmemory", "1")
+        with pytest.raises(NotStored, match="maxmemory"):
+            private_queue.cancel(order_id=1)
+        redis.config_set("maxmemory", "0")
+        redis.replicaof("127.0.0.1", "1")
+        with pytest.raises(NotStored, match="replica"):
+            private_queue.cancel(order_id=1)
+
+
+def test_an_error_inside_the_function_is_maybe_stored(
+    private_valkey: PrivateValkey, private_queue: CancelQueue
+) -> None:
+    with Redis.from_url(private_valkey.url) as redis:
+        redis.set("{cancelq}:bells", "not a list")
+    with pytest.raises(MaybeStored):
+        private_queue.cancel(order_id=1)
+    assert private_queue.status(order_id=1)["state"] == "queued"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://host", "redis://host:notaport", "redis://host:0", "nonsense", "", "redis://h?db=x"]
+)
+def test_a_wrong_address_is_a_configuration_error(url: str) -> None:
+    with pytest.raises(ConfigError, match="CANCELQ_REDIS_URL"):
+        CancelQueue(url)
+
+
+def test_importing_the_client_costs_no_redis_no_celery_no_sqlalchemy() -> None:
+    code = "import sys, worker; print([m for m in ('redis', 'celery', 'sqlalchemy', 'requests') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+def test_the_client_imports_neither_celery_nor_sqlalchemy() -> None:
+    code = (
+        "import sys; from worker import CancelQueue, Receipt, EnqueueError, NotStored, MaybeStored; "
+        "print([m for m in ('celery', 'sqlalchemy', 'requests', 'pydantic') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"

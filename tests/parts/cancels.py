@@ -1,0 +1,144 @@
+"""Lives of cancels, as facts: what a worker would have written. Times are counted from NOON."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Engine
+
+from worker.audit.facts import (
+    Fact,
+    Seen,
+    job_fact,
+    outcome_fact,
+    read_fact,
+    reply_fact,
+    request_fact,
+    start_fact,
+    verdict_fact,
+)
+from worker.audit.writer import AuditWriter
+from worker.job import CancelRequest, Job, JobId, Joiner, OrderId, Outcome, Priority, Step
+from worker.reply import Answered, NotSent, Reply, Unanswered
+from worker.verdict import classify
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+ENVIRONMENT = "http://127.0.0.1:8080/v1"
+POLICY = "policy-1"
+
+
+def at(milliseconds: float) -> datetime:
+    return NOON + timedelta(milliseconds=milliseconds)
+
+
+def a_job(name: str = "job-1", **request: object) -> Job:
+    asked = CancelRequest(
+        **{
+            "account": "DEMO1",
+            "order_id": OrderId(123),
+            "request_id": f"request-of-{name}",
+            "requested_by": "momentum",
+            "cl_ord_id": "mine",
+            "custom_tag50": "tag",
+            "activation_time": at(0),
+            "deadline": at(60_000),
+            "priority": Priority.NORMAL,
+            **request,
+        }
+    )
+    return Job(id=JobId(name), request=asked, enqueued_at=at(0), step=Step.POST, attempts=0)
+
+
+def a_joiner(name: str = "joiner-1", deadline: datetime | None = None) -> Joiner:
+    return Joiner(
+        request_id=name,
+        requested_by="hedger",
+        priority=Priority.URGENT,
+        deadline=deadline,
+        requested_at=at(1),
+    )
+
+
+def a_start(job: str = "job-1", attempt: int = 1, *, after: float = 2) -> Fact:
+    return start_fact(
+        job, attempt, worker="host/1", started_at=at(after), policy_version=POLICY, body='{"orderId":123}'
+    )
+
+
+def answered(
+    body: bytes = b'{"commandId":9007199254740993}', *, sent: float = 4, took: float = 30.5
+) -> Reply:
+    return Answered(status=200, body=body, sent_at=at(sent), answered_at=at(sent + took))
+
+
+def unanswered(sent: float | None = 4) -> Reply:
+    return Unanswered(error="reset", sent_at=None if sent is None else at(sent), ended_at=at(50))
+
+
+def not_sent() -> Reply:
+    return NotSent(error="refused")
+
+
+def a_reply(reply: Reply, job: str = "job-1", attempt: int = 1) -> list[Fact]:
+    """The raw reply and what it was taken for."""
+    return [
+        reply_fact(job, attempt, reply, recorded_at=at(60)),
+        verdict_fact(job, attempt, classify(reply), policy_version=POLICY, decided_at=at(61)),
+    ]
+
+
+def a_read(job: str = "job-1", kind: str = "order", **seen: Any) -> Fact:
+    shown = {"found": True, "status": "Canceled", "body": "{}", **seen}
+    return read_fact(job, kind, answered(b"{}", sent=66, took=4), Seen(**shown))
+
+
+def an_outcome(job: str = "job-1", outcome: Outcome = Outcome.CANCELED, *, after: float = 100) -> Fact:
+    return outcome_fact(
+        job, outcome, evidence="order_read", detail="Canceled", filled_qty=2, finished_at=at(after)
+    )
+
+
+def a_whole_life(name: str = "job-1", **request: object) -> list[Fact]:
+    """One row in every table."""
+    return [
+        job_fact(a_job(name, **request)),
+        request_fact(name, a_joiner(f"joiner-of-{name}", at(90_000))),
+        a_start(name),
+        *a_reply(answered(), name),
+        a_read(name),
+        an_outcome(name),
+    ]
+
+
+@contextmanager
+def writing(engine: Engine, writer: str = "writer-1") -> Iterator[AuditWriter]:
+    audit = AuditWriter(engine, writer=writer, environment=ENVIRONMENT)
+    audit.start()
+    yield audit
+    audit.stop(timedelta(seconds=5))
+
+
+def record(engine: Engine, *facts: Fact, writer: str = "writer-1") -> None:
+    with writing(engine, writer) as audit:
+        audit.commit(facts)
+
+
+def at_once(work: Callable[[int], None], threads: int) -> None:
+    """Run `work(0)` … `work(threads - 1)` side by side; an error of any of them is raised here."""
+    errors: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:
+            errors.append(error)
+
+    running = [threading.Thread(target=run, args=(number,)) for number in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    if errors:
+        raise errors[0]

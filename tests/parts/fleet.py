@@ -1,0 +1,185 @@
+"""Real worker processes on a real Redis, database and exchange, and the ways to end them."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from tests.parts.exchange import TOKEN, Exchange, eventually
+from worker import CancelQueue
+from worker.audit.engine import open_engine, reading
+from worker.audit.schema import migrate
+from worker.audit.surface import rows
+from worker.audit.verify import verify
+from worker.ledger.client import Ledger
+
+READY = "worker.started"
+# Short enough for tests, long enough for a loaded machine.
+QUICK = {"CANCELQ_RETRY_BUDGET": "20", "CANCELQ_CONFIRM_BUDGET": "10"}
+
+
+@dataclass
+class Worker:
+    """One `cancelq worker` process."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def kill(self) -> None:
+        """SIGKILL: no goodbye."""
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self, bound: float = 20) -> int:
+        self.process.terminate()
+        return self.process.wait(bound)
+
+    def signal(self, name: signal.Signals) -> None:
+        self.process.send_signal(name)
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+@dataclass
+class Fleet:
+    """Workers for one ledger, one database and one exchange."""
+
+    redis_url: str
+    ledger: str
+    database_url: str
+    exchange: Exchange
+    folder: Path
+    workers: list[Worker] = field(default_factory=list)
+    closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def environment(self, **settings: str) -> Mapping[str, str]:
+        plain = {k: v for k, v in os.environ.items() if not k.startswith("CANCELQ_")}
+        return (
+            plain
+            | QUICK
+            | {
+                "CANCELQ_HOME": str(self.folder),
+                "CANCELQ_REDIS_URL": self.redis_url,
+                "CANCELQ_LEDGER": self.ledger,
+                "CANCELQ_DATABASE_URL": self.database_url,
+                "CANCELQ_EXCHANGE_URL": self.exchange.url,
+                "CANCELQ_ACCESS_TOKEN": TOKEN,
+                **{f"CANCELQ_{name.upper()}": value for name, value in settings.items()},
+            }
+        )
+
+    def start(self, *, wait: bool = True, **settings: str) -> Worker:
+        """One more worker process, ready to be rung unless `wait` is off."""
+        log = self.folder / f"worker-{len(self.workers)}.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "worker", "worker", "--die-with-parent"],
+                env=self.environment(**settings),
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=out,
+            )
+        worker = Worker(process, log)
+        self.workers.append(worker)
+        if wait:
+            eventually(
+                lambda: READY in worker.said() or process.poll() is not None,
+                seconds=30,
+                what="a ready worker",
+            )
+            assert process.poll() is None, worker.said()
+        return worker
+
+    def run(self, *arguments: str, bound: float = 30, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """One `cancelq` command against the same parts."""
+        command = [sys.executable, "-m", "worker", *arguments]
+        return subprocess.run(
+            command,
+            env=self.environment(**settings),
+            capture_output=True,
+            text=True,
+            timeout=bound,
+            check=False,
+        )
+
+    def queue(self, bound: timedelta = timedelta(seconds=5)) -> CancelQueue:
+        return self.closing.enter_context(CancelQueue(self.redis_url, self.ledger, bound=bound))
+
+    def view(self, name: Any) -> list[dict[str, Any]]:
+        engine = open_engine(self.database_url)
+        try:
+            return list(rows(engine, name))
+        finally:
+            engine.dispose()
+
+    def select(self, statement: str) -> list[dict[str, Any]]:
+        """What one SELECT finds, past the views."""
+        engine = open_engine(self.database_url)
+        try:
+            with reading(engine) as connection:
+                return [dict(row) for row in connection.execute(text(statement)).mappings()]
+        finally:
+            engine.dispose()
+
+    def fault_of_audit(self) -> Any:
+        """What `cancelq verify` would name, the ledger's witnessed heads included."""
+        engine = open_engine(self.database_url)
+        try:
+            with Ledger(self.redis_url, self.ledger, timeout=timedelta(seconds=5)) as ledger:
+                return verify(engine, ledger.heads()).fault
+        finally:
+            engine.dispose()
+
+    def ends(self, count: int, *, seconds: float = 40) -> dict[int, dict[str, Any]]:
+        """audit_jobs by order id, once `count` of them have their outcome."""
+
+        def ended() -> list[dict[str, Any]] | None:
+            done = [row for row in self.view("audit_jobs") if row["outcome"] is not None]
+            return done if len(done) >= count else None
+
+        found = eventually(ended, seconds=seconds, what=f"{count} outcomes")
+        return {row["order_id"]: row for row in found}
+
+    def attempts(self, order_id: int) -> list[dict[str, Any]]:
+        found = [row for row in self.view("audit_attempts") if row["order_id"] == order_id]
+        return sorted(found, key=lambda row: int(row["attempt"]))
+
+    def stop(self) -> None:
+        self.closing.close()
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.process.send_signal(signal.SIGCONT)
+                worker.process.kill()
+            worker.process.wait()
+            if worker.process.stdin is not None:
+                worker.process.stdin.close()
+
+
+@pytest.fixture
+def make_fleet(exchange: Exchange, tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
+    """A fleet on the parts that a test names."""
+    with contextlib.ExitStack() as stopping:
+
+        def make(redis_url: str, ledger: str, database_url: str) -> Fleet:
+            migrate(database_url)
+            fleet = Fleet(redis_url, ledger, database_url, exchange, tmp_path)
+            stopping.callback(fleet.stop)
+            return fleet
+
+        yield make
+
+
+@pytest.fixture
+def fleet(make_fleet: Callable[..., Fleet], redis_url: str, ledger_name: str, database_url: str) -> Fleet:
+    """Workers on the shared Valkey, on each database in turn."""
+    return make_fleet(redis_url, ledger_name, database_url)

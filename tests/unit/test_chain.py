@@ -1,0 +1,59 @@
+"""The canonical text of a row and the digest over it."""
+
+from hashlib import sha256
+
+import pytest
+
+from worker.audit.chain import GENESIS, Head, canonical, digest, summary
+
+CELLS = ("job-1", 9007199254740993, True, None, "2026-11-23T12:00:00.000000Z")
+
+
+def text_of(*cells: object, writer: str = "w", seq: int = 1, prev: str = GENESIS) -> str:
+    return canonical("jobs", writer, Head(seq, prev), "https://demo/v1", cells)
+
+
+def test_the_text_is_a_plain_json_list_with_exact_integers() -> None:
+    expected = (
+        '["jobs","w",1,"","https://demo/v1","job-1",9007199254740993,true,null,"2026-11-23T12:00:00.000000Z"]'
+    )
+    assert text_of(*CELLS) == expected
+
+
+def test_the_digest_is_sha256_over_its_utf8() -> None:
+    assert digest('["é"]') == sha256('["é"]'.encode()).hexdigest()
+
+
+def test_a_column_appended_by_a_later_schema_leaves_old_digests_as_they_are() -> None:
+    assert text_of("a", None) == text_of("a", None, None)
+
+
+def test_a_null_between_values_counts() -> None:
+    assert text_of("a", None, "b") != text_of("a", "b")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        text_of("a", writer="v"),
+        text_of("a", seq=2),
+        text_of("a", prev="00"),
+        text_of("b"),
+        text_of("a", ""),
+        text_of("a", 0),
+        text_of("a", False),
+    ],
+)
+def test_every_part_of_a_row_and_its_place_counts(other: str) -> None:
+    assert digest(other) != digest(text_of("a"))
+
+
+@pytest.mark.parametrize("odd", ["\ud800", b"\xff", 1.5, "a\0b"])
+def test_even_what_no_worker_would_have_written_has_a_digest(odd: object) -> None:
+    assert len(digest(text_of(odd))) == 64
+
+
+def test_the_summary_changes_with_any_head_and_not_with_their_order() -> None:
+    heads = {"a": Head(1, "x"), "b": Head(2, "y")}
+    assert summary(heads) == summary(dict(reversed(heads.items())))
+    assert summary(heads) != summary({**heads, "b": Head(3, "z")})

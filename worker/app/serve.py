@@ -1,0 +1,66 @@
+"""Runs one Celery worker process around a WorkerProcess, from the first check to the last commit."""
+
+import sys
+import threading
+import warnings
+from typing import Any
+
+import structlog
+from celery.apps.worker import Worker
+from celery.platforms import SecurityWarning
+from celery.worker import state
+
+from worker.app.doorbell import BELL_THREADS, celery_app
+from worker.app.ending import Ending, go_on
+from worker.app.process import WorkerProcess
+from worker.audit.engine import audit_url
+from worker.embedded.valkey import celery_url
+from worker.settings import Settings
+
+log = structlog.get_logger()
+
+
+class BellWorker(Worker):  # type: ignore[misc]
+    """Celery's worker without its signal handlers: a second Ctrl-C, SIGHUP or SIGQUIT would drop what is on the wire."""
+
+    def install_platform_tweaks(self, _worker: Any) -> None:
+        """The process has its own `Ending`."""
+
+
+def serve(settings: Settings, redis_url: str, ending: Ending) -> int:
+    """Work until SIGTERM or SIGINT; the exit code of the process."""
+    # Twelve threads share this process; a short switch interval lets a woken sender run at once.
+    sys.setswitchinterval(0.001)
+    process = WorkerProcess(settings, redis_url=redis_url, database_url=audit_url(settings))
+    try:
+        process.start()
+        ending.means(process.claim_no_more)
+        celery_worker = _celery_worker(settings, redis_url, process)
+        ending.means(lambda: _stop(process))
+        celery_worker.start()
+        log.info("worker.celery_ended", exitcode=celery_worker.exitcode, threads=threading.active_count())
+        return int(celery_worker.exitcode or 0)
+    finally:
+        ending.means(go_on)
+        process.stop()
+
+
+def _stop(process: WorkerProcess) -> None:
+    """Claim nothing more; Celery's loop looks at its flag at least once a second."""
+    process.claim_no_more()
+    state.should_stop = 0
+
+
+def _celery_worker(settings: Settings, redis_url: str, process: WorkerProcess) -> BellWorker:
+    # Said by Celery to a worker that runs as root in a container; ours runs no code from messages.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    return BellWorker(
+        app=celery_app(celery_url(redis_url), settings.ledger, process.shift.run, process.shift.leave_word),
+        pool="threads",
+        concurrency=BELL_THREADS,
+        loglevel="WARNING",
+        without_gossip=True,  # no leader, no chatter: the ledger is all that workers share
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )

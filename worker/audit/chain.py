@@ -1,0 +1,41 @@
+"""The digest that ties each audit row to the one before it. Pure: no I/O, no clock.
+
+A row's text is the JSON list [table, writer, seq, prev, environment, every further column in the table's order]:
+UTF-8, no spaces, times as `2026-11-23T20:00:00.000000Z`, nulls at the end left off (so that a column which a later
+schema appends leaves the digests of old rows as they are). `prev` is the digest of the same writer's row seq-1.
+"""
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from json import JSONEncoder
+from typing import NamedTuple
+
+Cell = str | int | bool | None
+
+GENESIS = ""
+_ENCODE = JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+
+
+class Head(NamedTuple):
+    """The newest row of one writer's chain."""
+
+    seq: int = 0
+    digest: str = GENESIS
+
+
+def canonical(table: str, writer: str, place: Head, environment: str, cells: Sequence[object]) -> str:
+    """The text of the row that follows `place`'s digest at `place.seq`."""
+    values = [table, writer, place.seq, place.digest, environment, *cells]
+    while values[-1] is None:
+        values.pop()
+    return _ENCODE(values)
+
+
+def digest(text: str) -> str:
+    """Total: even text that no database would have taken (a tampered row) has a digest."""
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def summary(heads: Mapping[str, Head]) -> str:
+    """One digest over the heads of all chains: [[writer, seq, digest], …] by writer."""
+    return digest(_ENCODE([[writer, *head] for writer, head in sorted(heads.items())]))

@@ -1,0 +1,128 @@
+"""What each audit table's rows look like: columns, kinds, unique keys; and a fact's way into a row's cells. No I/O."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Boolean, Column, Integer, Table, Text, UniqueConstraint
+
+from models import Base, Chained, UtcDateTime
+from worker.audit.chain import Cell
+from worker.audit.facts import Fact, storable
+from worker.clock import iso
+from worker.errors import FactRejected
+
+CHAIN_COLUMNS = ("writer", "seq", "prev", "digest", "environment")
+Key = tuple[str, ...]  # table, then the texts of the unique columns
+
+
+Rule = tuple[str, bool, Callable[[object], Cell]]  # a column's name, whether it may be null, and its check
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A table's own columns, in order, and the one unique key beside its place in the chain."""
+
+    table: Table
+    columns: tuple[Column[object], ...]
+    key: tuple[int, ...]  # positions among `columns`; empty: no key of its own
+    rules: tuple[Rule, ...]  # one a column: made once, because every fact passes them
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A fact that is fit to be stored: its cells are what the digest covers and what the database gets."""
+
+    table: str
+    cells: tuple[Cell, ...]
+    key: Key | None
+
+    @property
+    def job_id(self) -> str:
+        return str(self.cells[0])
+
+
+def entry(fact: Fact) -> Entry:
+    """Check a fact against its table; FactRejected names table and field."""
+    shape = SHAPES.get(fact.table)
+    if shape is None:
+        raise FactRejected(f"{fact.table}: there is no such table of facts")
+    if unknown := fact.values.keys() - shape.names:
+        raise FactRejected(f"{fact.table}.{min(unknown)}: there is no such field")
+    cells = tuple([_cell(fact, rule) for rule in shape.rules])
+    key = (fact.table, *(str(cells[position]) for position in shape.key)) if shape.key else None
+    return Entry(fact.table, cells, key)
+
+
+def _cell(fact: Fact, rule: Rule) -> Cell:
+    name, nullable, check = rule
+    value = fact.values.get(name)
+    if value is None:
+        if nullable:
+            return None
+        raise FactRejected(f"{fact.table}.{name}: is missing")
+    try:
+        return check(value)
+    except (TypeError, ValueError) as error:
+        raise FactRejected(f"{fact.table}.{name}: {error}") from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"must be text, got {type(value).__name__}")
+    return storable(str(value))
+
+
+def _integer(bits: int) -> Callable[[object], int]:
+    limit = 2 ** (bits - 1)
+
+    def check(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"must be an integer, got {type(value).__name__}")
+        if not -limit <= value < limit:
+            raise ValueError(f"does not fit {bits} bits")
+        return int(value)
+
+    return check
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"must be true or false, got {type(value).__name__}")
+    return value
+
+
+def _time(value: object) -> str:
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise ValueError("must be a time with a zone")
+    return iso(value)
+
+
+def _check(column: Column[object]) -> Callable[[object], Cell]:
+    kind = column.type
+    for known, check in (
+        (UtcDateTime, _time),
+        (Boolean, _boolean),
+        (BigInteger, _integer(64)),
+        (Integer, _integer(32)),
+        (Text, _text),
+    ):
+        if isinstance(kind, known):
+            return check
+    raise TypeError(f"{column}: no rule for {kind!r}")
+
+
+def _shape(table: Table) -> Shape:
+    columns = tuple(column for column in table.columns if column.name not in CHAIN_COLUMNS)
+    unique = [list(rule.columns) for rule in table.constraints if isinstance(rule, UniqueConstraint)]
+    key = tuple(columns.index(column) for column in unique[0]) if unique else ()
+    rules = tuple((column.name, bool(column.nullable), _check(column)) for column in columns)
+    return Shape(table, columns, key, rules, frozenset(name for name, _, _ in rules))
+
+
+SHAPES = {
+    mapper.local_table.name: _shape(mapper.local_table)  # type: ignore[attr-defined,arg-type]
+    for mapper in sorted(Base.registry.mappers, key=lambda mapper: str(mapper.local_table))
+    if issubclass(mapper.class_, Chained)
+}

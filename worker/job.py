@@ -1,0 +1,151 @@
+"""The nouns: one wish to cancel one order, and what the ledger remembers about it. No I/O."""
+
+import json
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NewType
+
+JobId = NewType("JobId", str)
+ClaimId = NewType("ClaimId", str)
+OrderId = NewType("OrderId", int)
+
+
+class Priority(StrEnum):
+    URGENT = "urgent"
+    NORMAL = "normal"
+
+
+class State(StrEnum):
+    """What a status answer says (the words are public)."""
+
+    QUEUED = "queued"
+    CLAIMED = "claimed"
+    PARKED = "parked"
+    RECONCILING = "reconciling"
+    CONFIRMING = "confirming"
+    CLOSING = "closing"
+    DONE = "done"
+
+
+class Step(StrEnum):
+    """What the next holder of a job has to do."""
+
+    POST = "post"
+    RECONCILE = "reconcile"
+    CONFIRM = "confirm"
+    CLOSE = "close"
+
+
+class Outcome(StrEnum):
+    """What became of the order (the words are public)."""
+
+    CANCELED = "canceled"
+    FILLED = "filled"
+    GONE = "gone"
+    REFUSED = "refused"
+    ACCEPTED = "accepted"
+    UNRESOLVED = "unresolved"
+
+
+class Evidence(StrEnum):
+    """What an outcome rests on (the words are public)."""
+
+    ORDER_READ = "order_read"
+    COMMAND_REPORT = "command_report"
+    REPLY = "reply"
+    SEEN_WORKING = "seen_working"
+    ORDER_NOT_FOUND = "order_not_found"
+    DEADLINE = "deadline"
+    UNPROVEN = "unproven"  # budgets spent without one conclusive read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequest:
+    """What a producer asked for; `deadline` and `activation_time` may widen while joiners come in."""
+
+    account: str
+    order_id: OrderId
+    request_id: str
+    requested_by: str | None = None
+    cl_ord_id: str | None = None
+    activation_time: datetime | None = None
+    custom_tag50: str | None = None
+    is_automated: bool = True
+    priority: Priority = Priority.NORMAL
+    deadline: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstWish:
+    """What the job's own request said before a joiner widened it; for the audit, never for the work."""
+
+    priority: Priority
+    deadline: datetime | None
+    activation_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joiner:
+    """A later request for the same open (account, order); it shares the job's outcome."""
+
+    request_id: str
+    requested_by: str | None
+    priority: Priority
+    deadline: datetime | None
+    requested_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What the decisions remember between two claims of one job; the ledger stores it unread, as JSON."""
+
+    pursuit: str = ""  # the verdict that is being followed up, "" before the first reply
+    refusal: str = ""  # the final reason, once the exchange refused
+    transient_replies: int = 0  # in a row, since the last read
+    unauthorized: int = 0  # 401s so far
+    command_id: int | None = None  # the latest that an answer carried
+    first_sent_at: int | None = None  # µs; the first byte of the first POST
+    accepted: bool = False  # any attempt was accepted
+    maybe_acted: bool = False  # any attempt was accepted, TooLate or unanswered
+    last_answer_at: int | None = None  # µs, ledger clock; when the last POST ended
+    proof_since: int | None = None  # µs, ledger clock; when proving began
+    first_claim_at: int | None = None  # µs, ledger clock; the retry budget counts from here
+    stood_still: int = 0  # µs of lock-out that the two times above were moved by
+    filled_qty: int | None = None  # contracts that filled before the end, once that was read
+    reads: int = 0  # reads in a row that proved nothing
+    missing: int = 0  # reads in a row that did not find the order
+    seen_open: bool = False  # the last conclusive read showed the order open
+    ticket: str = ""  # p-ticket to send with the next POST
+
+    def to_json(self) -> str:
+        return json.dumps({name: getattr(self, name) for name in _REMEMBERED}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | None) -> "Memory":
+        """Unknown keys (of a newer program) are dropped, missing ones get their default."""
+        if not text:
+            return cls()
+        stored: dict[str, Any] = json.loads(text)
+        return cls(**{key: value for key, value in stored.items() if key in _REMEMBERED})
+
+
+_REMEMBERED = {field.name: None for field in fields(Memory)}  # in order, and quick to look up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One wish to cancel one order, as claimed from the ledger."""
+
+    id: JobId
+    request: CancelRequest
+    enqueued_at: datetime
+    step: Step
+    attempts: int  # POSTs that have a start row
+    joiners: int = 0
+    first_wish: FirstWish | None = None  # None: the request still is as it came
+    lapsed: bool = False  # an earlier holder lost it: SQL may know more than the ledger
+    redrive_of: JobId | None = None
+    outcome: Outcome | None = None  # decided already, when step is CLOSE
+    evidence: str | None = None
+    memory: Memory = field(default_factory=Memory)

@@ -1,0 +1,33 @@
+-- cancelq_close: decide the end of held jobs: joiners are frozen and given back, the order is free from here.
+-- Keys: prefix. Arguments: JSON list of {job, claim, outcome, evidence, fields: {name: text or null}}.
+-- Reply: per item 0 (stale claim, nothing written) or the list of its joiners, each a JSON text.
+-- An end that was decided before stays as it is; repeating is harmless.
+
+local function close_one(prefix, item)
+  local job = read_job(prefix, item.job)
+  if job.claim ~= item.claim or job.state == 'done' then
+    return 0
+  end
+  if job.state ~= 'closing' then
+    local changes, removals = sort_fields(item.fields, {'step', 'close', 'state', 'closing',
+      'outcome', item.outcome, 'evidence', item.evidence}, {})
+    write('HSET', job_key(prefix, item.job), unpack(changes))
+    if #removals > 0 then
+      write('HDEL', job_key(prefix, item.job), unpack(removals))
+    end
+  end
+  return redis.call('LRANGE', joiners_key(prefix, item.job), 0, -1)
+end
+
+local function close(keys, args)
+  local items, replies = cjson.decode(args[1]), {}
+  for _, item in ipairs(items) do
+    sort_fields(item.fields, {}, {})
+  end
+  for i, item in ipairs(items) do
+    replies[i] = close_one(keys[1], item)
+  end
+  return replies
+end
+
+redis.register_function{function_name = 'cancelq_close', callback = close, flags = {'allow-oom'}}

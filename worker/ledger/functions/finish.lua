@@ -1,0 +1,25 @@
+-- cancelq_finish: the outcome is in the audit: the job leaves the leases and fades.
+-- Keys: prefix. Arguments: JSON list of {job, claim, outcome, evidence, finished_at in microseconds as text}.
+-- Reply: per item 1 or 0 (stale claim, nothing written). Repeating under the same claim gives 1 again.
+-- The lease goes last: after an error in between, the sweep completes the rest.
+
+local function finish_one(prefix, item)
+  local job = read_job(prefix, item.job)
+  if job.claim ~= item.claim then
+    return 0
+  end
+  write('HSET', job_key(prefix, item.job), 'state', 'done', 'step', 'close', 'outcome', item.outcome,
+    'evidence', item.evidence, 'finished_at', item.finished_at)
+  retire(prefix, job)
+  return 1
+end
+
+local function finish(keys, args)
+  local replies = {}
+  for i, item in ipairs(cjson.decode(args[1])) do
+    replies[i] = finish_one(keys[1], item)
+  end
+  return replies
+end
+
+redis.register_function{function_name = 'cancelq_finish', callback = finish, flags = {'allow-oom'}}

@@ -1,0 +1,47 @@
+-- cancelq_settle: give jobs back, with what to do next and when; only under the claim that holds them.
+-- Keys: prefix. Arguments: JSON list of {job, claim, step, state, delay_us, fields: {name: text or null}}.
+-- Reply: per item 1 (done) or 0 (stale claim, or a closing job asked to do anything but close: nothing written).
+-- Order of writes: new facts, index, claim, lease. While the claim stands nobody else takes the job, and
+-- if the holder dies a lapsed "post" is read before it is sent again.
+-- An attempt's row brings the job's row with it: such a job, if nobody joined it, needs no registering.
+
+local function may_settle(job, item)
+  return job.claim == item.claim and job.state ~= 'done' and (job.state ~= 'closing' or item.step == 'close')
+end
+
+local function settle_one(prefix, item, now)
+  local job = read_job(prefix, item.job)
+  if not may_settle(job, item) then
+    return 0
+  end
+  local at = text_of(now + item.delay_us)
+  local changes, removals = sort_fields(item.fields,
+    {'step', item.step, 'state', item.state, 'next_at', at}, {'claim', 'worker', 'lapsed'})
+  job.step, job.lapsed = item.step, nil
+  write('HSET', job_key(prefix, item.job), unpack(changes))
+  write('ZADD', prefix .. ':' .. index_of(job), at, item.job)
+  write('HDEL', job_key(prefix, item.job), unpack(removals))
+  write('ZREM', prefix .. ':leases', item.job)
+  if tonumber(item.fields.attempts or '0') > 0 and tonumber(job.joiners or '0') == 0 then
+    write('ZREM', prefix .. ':unregistered', item.job)
+  end
+  return 1
+end
+
+local function settle(keys, args)
+  local prefix, now, done, due_at_once = keys[1], micros(), {}, false
+  local items = cjson.decode(args[1])
+  for _, item in ipairs(items) do
+    sort_fields(item.fields, {}, {})
+  end
+  for i, item in ipairs(items) do
+    done[i] = settle_one(prefix, item, now)
+    due_at_once = due_at_once or (done[i] == 1 and item.delay_us == 0)
+  end
+  if due_at_once then
+    ring(prefix, now)
+  end
+  return done
+end
+
+redis.register_function{function_name = 'cancelq_settle', callback = settle, flags = {'allow-oom'}}

@@ -1,0 +1,174 @@
+"""The strategy's side of the ledger: put a cancel request in, ask what became of it. Repeats nothing by itself."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from redis.exceptions import RedisError
+
+from worker.clock import monotonic
+from worker.errors import LedgerUnavailable, MaybeStored, NotStored
+from worker.ledger.connection import address, is_error_reply, lacks_functions, open_pool
+from worker.ledger.encoding import prefix
+from worker.ledger.receipt import Fate, Letter, Receipt, Wish, new_request_id, write_letter
+
+# One cancel, connecting included, or one chunk of many: a strategy must not hang on a frozen Redis.
+BOUND = timedelta(seconds=1)
+CHUNK = 500
+# Shares of the bound: one address that swallows packets, then a greeting that never comes, still fit.
+CONNECT_SHARE, GREETING_SHARE = 0.4, 0.5
+# The server adds this where an error arose while the function ran, so that a part may be written.
+RAISED_INSIDE = "script: "
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why there is no answer, and whether the call may have been executed all the same."""
+
+    maybe: bool
+    reason: str
+
+
+class CancelQueue:
+    """Cancel requests into one ledger (CANCELQ_LEDGER when not named); thread-safe.
+
+    `bound` limits each call; the look-up of the server's name, before it, has the system's own bound.
+    """
+
+    def __init__(self, redis_url: str, ledger: str | None = None, *, bound: timedelta = BOUND) -> None:
+        self._address = address(redis_url)
+        self._prefix = prefix(ledger or os.environ.get("CANCELQ_LEDGER") or "cancelq")
+        self._bound = bound
+        self._pool = open_pool(
+            redis_url, connect_timeout=bound * CONNECT_SHARE, timeout=bound * GREETING_SHARE
+        )
+
+    def cancel(self, **wish: Unpack[Wish]) -> Receipt:
+        """Store one request. Raises NotStored or MaybeStored; repeating with its request id is safe.
+
+        Raises ValueError for a keyword or a value that cannot be written as a request; nothing was sent then.
+        """
+        letter = write_letter(wish)
+        if letter.fault is not None:
+            raise ValueError(letter.fault)
+        receipt = self._deliver([letter])[0]
+        if receipt.status is Fate.NOT_STORED:
+            raise NotStored(str(receipt.error), letter.request_id)
+        if receipt.status is Fate.UNKNOWN:
+            raise MaybeStored(str(receipt.error), letter.request_id)
+        return receipt
+
+    def cancel_many(self, wishes: Iterable[Mapping[str, object]]) -> list[Receipt]:
+        """Store many, pipelined: one receipt each, in order; never raises for a single one."""
+        return self.send(_letter(wish) for wish in wishes)
+
+    def send(self, letters: Iterable[Letter]) -> list[Receipt]:
+        """Deliver written requests in chunks; the bound holds per chunk."""
+        receipts: list[Receipt] = []
+        rest = iter(letters)
+        while chunk := list(islice(rest, CHUNK)):
+            receipts += self._deliver(chunk)
+        return receipts
+
+    def status(
+        self, *, job_id: str | None = None, order_id: int | str | None = None, account: str | None = None
+    ) -> dict[str, Any]:
+        """What the ledger knows of a job, or of the newest job of an order: the contract's status answer."""
+        wanted = {"jobId": job_id, "orderId": order_id, "account": account}
+        question = json.dumps({name: value for name, value in wanted.items() if value is not None})
+        answer = self._ask("cancelq_status", [question])[0]
+        if isinstance(answer, Trouble):
+            raise LedgerUnavailable(answer.reason)
+        known: dict[str, Any] = json.loads(answer)
+        return known
+
+    def close(self) -> None:
+        self._pool.disconnect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _deliver(self, letters: Sequence[Letter]) -> list[Receipt]:
+        """One pipelined round trip for all letters that can go."""
+        answers = iter(self._ask("cancelq_enqueue", [a.text for a in letters if a.fault is None]))
+        return [
+            _receipt(letter, next(answers))
+            if letter.fault is None
+            else letter.returned(Fate.REFUSED, letter.fault)
+            for letter in letters
+        ]
+
+    def _ask(self, function: str, texts: Sequence[str]) -> list[str | Trouble]:
+        """Call the function once per text; per text the answer or the trouble."""
+        if not texts:
+            return []
+        give_up = monotonic() + self._bound
+        try:
+            connection: Any = self._pool.get_connection()
+        except RedisError as error:
+            return [self._trouble(error, maybe=False)] * len(texts)
+        try:
+            return self._exchange(connection, [(function, text) for text in texts], give_up)
+        except BaseException:
+            connection.disconnect()  # answers that were not read must not be taken for the next call's
+            raise
+        finally:
+            self._pool.release(connection)
+
+    def _exchange(
+        self, connection: Any, calls: Sequence[tuple[str, str]], give_up: timedelta
+    ) -> list[str | Trouble]:
+        packed = connection.pack_commands([("FCALL", name, 1, self._prefix, text) for name, text in calls])
+        try:
+            connection.send_packed_command(packed, check_health=False)
+        except RedisError as error:
+            # A single command that was cut off in the middle cannot run; of several the first ones may.
+            return [self._trouble(error, maybe=len(calls) > 1)] * len(calls)
+        answers: list[str | Trouble] = []
+        for _ in calls:
+            try:
+                answers.append(self._read(connection, give_up))
+            except RedisError as error:
+                connection.disconnect()
+                return answers + [self._trouble(error, maybe=True)] * (len(calls) - len(answers))
+        return answers
+
+    def _read(self, connection: Any, give_up: timedelta) -> str | Trouble:
+        left = max((give_up - monotonic()).total_seconds(), 0.001)
+        try:
+            answer = connection.read_response(timeout=left, disconnect_on_error=False)
+        except RedisError as error:
+            if not is_error_reply(error):
+                raise
+            return self._trouble(error, maybe=RAISED_INSIDE in str(error))
+        return str(answer)
+
+    def _trouble(self, error: RedisError, *, maybe: bool) -> Trouble:
+        if lacks_functions(error):
+            reason = "its functions are not loaded; `cancelq worker` or `cancelq migrate` loads them"
+            return Trouble(maybe=False, reason=f"Redis at {self._address}: {reason}")
+        return Trouble(maybe, f"Redis at {self._address}: {error}")
+
+
+def _letter(wish: object) -> Letter:
+    if not isinstance(wish, Mapping):
+        return Letter(
+            new_request_id(), fault=f"a request must be a mapping of fields, got {type(wish).__name__}"
+        )
+    return write_letter(wish)
+
+
+def _receipt(letter: Letter, answer: str | Trouble) -> Receipt:
+    if isinstance(answer, Trouble):
+        return letter.returned(Fate.UNKNOWN if answer.maybe else Fate.NOT_STORED, answer.reason)
+    return Receipt.from_reply(answer, letter.request_id)

@@ -1,0 +1,149 @@
+"""The report for people: a page of tables, what needs a person first."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from io import StringIO
+
+from rich import box
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from worker.report.content import Line, Report
+from worker.report.figures import Spread, milliseconds
+
+# Without a terminal to ask: wide enough for one line a job.
+PAGE_WIDTH = 170
+# What may be cut so that a job stays on its line; json and csv have it whole.
+LONG_TEXTS = {"evidence": 20, "reason": 20, "account": 12}
+
+
+def render_table(report: Report, *, width: int = PAGE_WIDTH, color: bool = False) -> str:
+    """The whole report as text; `color` adds a terminal's escapes."""
+    page = StringIO()
+    console = Console(
+        file=page, width=width, force_terminal=color, no_color=not color, markup=False, highlight=False
+    )
+    if report.live:
+        console.print(Panel(Text("LIVE: real orders, real money", style="bold white on red"), box=box.HEAVY))
+    for title, table in _sections(report):
+        if table.row_count:
+            console.print(Text(title, style="bold"))
+            console.print(table)
+    return page.getvalue()
+
+
+def _sections(report: Report) -> Iterable[tuple[str, Table]]:
+    yield "Audit report", _header(report)
+    yield "Unresolved: a person is needed", _jobs(report.unresolved, report)
+    yield "Outcomes", _counts(report.outcomes, "jobs")
+    yield "Answers that were no acceptance", _counts(report.reasons, "attempts")
+    yield "Attempts a cancel took", _counts(report.attempts, "jobs")
+    yield "Latency, ms", _latency(report)
+    yield "Contracts filled while a cancel was under way", _counts({"": report.filled_contracts}, "contracts")
+    yield "Slowest, from enqueue to the proven end", _jobs(report.slowest, report)
+    yield "All cancels, unresolved first", _jobs(report.lines, report)
+
+
+def plain(value: object) -> Text:
+    """What came from outside, without the characters that would drive a terminal."""
+    text = "" if value is None else str(value)
+    return Text("".join(char if char.isprintable() else "\ufffd" for char in text))
+
+
+def _header(report: Report) -> Table:
+    scope, checked = report.scope, report.verification
+    period = f"{_time(report, scope.since) or 'the beginning'} to {_time(report, scope.until) or 'now'}"
+    verified = (
+        f"yes, {checked.rows} rows in {len(checked.heads)} chains" if checked.ok else f"NO: {checked.fault}"
+    )
+    table = _table("", "")
+    for name, value in (
+        ("Exchange", ", ".join(report.environments) or "none in this period"),
+        ("Enqueued", period),
+        ("Account", scope.account or "all"),
+        ("Times in", scope.zone),
+        ("Made at", _time(report, report.made_at)),
+        ("Policy", ", ".join(report.policy_versions) or "no attempts"),
+        ("Audit intact", verified),
+        ("Digest of all heads", checked.digest),
+    ):
+        table.add_row(name, plain(value))
+    for writer, head in checked.heads.items():
+        table.add_row("Head", plain(f"{head.digest}  row {head.seq} of {writer}"))
+    return table
+
+
+def _counts(counts: Mapping[str, int] | Mapping[int, int], unit: str) -> Table:
+    table = _table("", unit)
+    for name, count in counts.items():
+        table.add_row(plain(name), str(count))
+    return table
+
+
+def _latency(report: Report) -> Table:
+    table = _table("", "p50", "p95", "p99", "max", "of")
+    stages = report.latency
+    for name, stage in (
+        ("enqueue to wire", stages.enqueue_to_wire),
+        ("wire to answer", stages.wire_to_answer),
+        ("answer to end", stages.answer_to_end),
+        ("enqueue to end", stages.enqueue_to_end),
+    ):
+        table.add_row(name, *_spread(stage))
+    return table
+
+
+def _spread(stage: Spread) -> Iterable[str]:
+    for span in (stage.p50, stage.p95, stage.p99, stage.longest):
+        yield _span(span)
+    yield str(stage.count)
+
+
+def _jobs(lines: Iterable[Line], report: Report) -> Table:
+    table = _table(
+        "outcome",
+        "evidence",
+        "order",
+        "account",
+        "enqueued",
+        "to wire",
+        "to end",
+        "tries",
+        "reason",
+        "job",
+    )
+    for line in lines:
+        evidence = f"{line.evidence}: {line.detail}" if line.detail else line.evidence
+        table.add_row(
+            line.end,
+            plain(evidence),
+            str(line.order_id),
+            plain(line.account),
+            _time(report, line.enqueued_at),
+            _span(line.to_wire),
+            _span(line.to_end),
+            str(line.attempts),
+            plain(line.reason),
+            plain(line.job_id),
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_header=any(columns))
+    for column in columns:
+        table.add_column(column, overflow="ellipsis", no_wrap=bool(column), max_width=LONG_TEXTS.get(column))
+    return table
+
+
+def _time(report: Report, moment: datetime | None) -> str:
+    if moment is None:
+        return ""
+    return moment.astimezone(report.scope.zone).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def _span(span: timedelta | None) -> str:
+    value = milliseconds(span)
+    return "" if value is None else f"{value:.1f}"

@@ -1,0 +1,173 @@
+"""What a reply means: `classify` is total and pure; it neither raises nor reads anything but its arguments."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, assert_never
+
+from worker.reasons import DEFAULT_TRANSIENT, RULES, Meaning, Rule, RuleName
+from worker.reply import Answered, NotSent, Reply, Unanswered
+
+MAX_ID = 2**63 - 1  # the API's ids are int64
+MAX_TEXT = 8192  # the API's own limit for failureText
+CODES: dict[int, str] = {code: f"http:{code}" for code in (400, 401, 403, 404, 408, 423, 429)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What one attempt's reply means, and which line of the table said so."""
+
+    meaning: Meaning
+    rule: RuleName
+    reason: str | None = None
+    text: str | None = None
+    command_id: int | None = None
+    ticket: str = ""
+    penalty: timedelta | None = None  # p-time
+
+
+def classify(reply: Reply, transient: frozenset[str] = DEFAULT_TRANSIENT) -> Verdict:
+    """The verdict on `reply`; `transient` is CANCELQ_TRANSIENT_REASONS."""
+    match reply:
+        case NotSent():
+            return _verdict("transport:not_sent", text=reply.error)
+        case Unanswered():
+            return _verdict("transport:unanswered", text=reply.error)
+        case Answered():
+            return _answered(reply, transient)
+    assert_never(reply)
+
+
+def _verdict(rule: str, **facts: Any) -> Verdict:
+    line = RULES[RuleName(rule)]
+    return Verdict(meaning=line.meaning, rule=line.name, **facts)
+
+
+def _answered(reply: Answered, transient: frozenset[str]) -> Verdict:
+    body = read_object(reply)
+    if not 200 <= reply.status < 300:
+        return _by_code(reply, body)
+    if body is None:
+        return _verdict("body:unreadable", text=_excerpt(reply.body))
+    return _penalty(body) or _complaint(body) or _command_result(body, transient)
+
+
+def _by_code(reply: Answered, body: dict[str, Any] | None) -> Verdict:
+    """Anything but 2xx is decided by its code; what the body says is kept as testimony."""
+    rule = CODES.get(reply.status) or f"http:{_family(reply.status)}"
+    said = body or {}
+    return _verdict(
+        rule,
+        reason=_text(said.get("failureReason")),
+        text=_text(said.get("failureText")) or _text(said.get("errorText")) or _excerpt(reply.body),
+        command_id=_command_id(said.get("commandId")),
+    )
+
+
+def _family(status: int) -> str:
+    return {3: "3xx", 4: "other-4xx", 5: "5xx"}.get(status // 100, "other")
+
+
+def _penalty(body: Mapping[str, Any]) -> Verdict | None:
+    ticket = body.get("p-ticket")
+    if ticket is None and not body.get("p-captcha"):
+        return None
+    if body.get("p-captcha") or not isinstance(ticket, str) or len(ticket) > MAX_TEXT:
+        return _verdict("body:p-captcha", text="p-captcha")
+    wait = body.get("p-time")
+    known = isinstance(wait, int | float) and not isinstance(wait, bool) and 0 <= wait <= 3600
+    penalty = timedelta(seconds=wait) if known and wait is not None else timedelta(hours=1)
+    return _verdict("body:p-ticket", ticket=ticket, penalty=penalty, text=f"p-time {wait!r}"[:200])
+
+
+def _complaint(body: Mapping[str, Any]) -> Verdict | None:
+    """Validation answers; with a commandId beside them they contradict themselves and fall through."""
+    if body.get("commandId") is not None:
+        return None
+    for key in ("errorText", "violations"):
+        if body.get(key):
+            return _verdict(f"body:{key}", text=_excerpt(json.dumps(body[key]).encode()))
+    return None
+
+
+def _command_result(body: Mapping[str, Any], transient: frozenset[str]) -> Verdict:
+    """TRADOVATE's CommandResult: three optional fields, of which every mixture is possible."""
+    facts: dict[str, Any] = {
+        "reason": _text(body.get("failureReason")),
+        "text": _text(body.get("failureText")),
+        "command_id": _command_id(body.get("commandId")),
+    }
+    if facts["reason"] in transient and body.get("commandId") is None:
+        return Verdict(meaning=Meaning.TRANSIENT, rule=RuleName(f"reason:{facts['reason']}"), **facts)
+    return _verdict(_result_rule(body, facts), **facts)
+
+
+def _result_rule(body: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    if _odd(body.get("failureReason"), facts["reason"]) or _odd(body.get("failureText"), facts["text"]):
+        return "body:unreadable"
+    if _odd(body.get("commandId"), facts["command_id"]):
+        return "body:odd-command-id"
+    if facts["reason"] in {None, "Success"}:
+        return _success_rule(facts)
+    if facts["command_id"] is not None:
+        return "body:reason-and-command"
+    return _reason_rule(facts["reason"], facts["text"])
+
+
+def _success_rule(facts: Mapping[str, Any]) -> str:
+    if facts["text"]:
+        return "body:text-without-reason"
+    if facts["command_id"] is None:
+        return "body:empty-result"
+    return "reason:Success" if facts["reason"] else "reason:missing"
+
+
+def _reason_rule(reason: str, text: str | None) -> str:
+    if reason == "UnknownReason" and "access is denied" in (text or "").lower():
+        return "body:access-denied"
+    name = f"reason:{reason}"
+    # A reason that is transient by default but was taken out of CANCELQ_TRANSIENT_REASONS is like an unlisted one.
+    known = RuleName(name) in RULES and reason not in DEFAULT_TRANSIENT | {"unlisted", "missing"}
+    return name if known else "reason:unlisted"
+
+
+def read_object(reply: Answered) -> dict[str, Any] | None:
+    """The body as a JSON object, or None: hostile depth, numbers and encodings included."""
+    found = read_json(reply)
+    return found if isinstance(found, dict) else None
+
+
+def read_json(reply: Answered) -> Any:
+    """The body as JSON, or None when it is not."""
+    if reply.truncated or reply.headers.get("content-encoding", "identity") != "identity":
+        return None
+    try:
+        return json.loads(reply.body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _odd(raw: object, read: object) -> bool:
+    return raw is not None and read is None and raw != ""
+
+
+def _text(raw: object) -> str | None:
+    return raw[:MAX_TEXT] if isinstance(raw, str) and raw else None
+
+
+def _command_id(raw: object) -> int | None:
+    is_id = isinstance(raw, int) and not isinstance(raw, bool) and 0 < raw <= MAX_ID
+    return raw if is_id and isinstance(raw, int) else None
+
+
+def _excerpt(body: bytes) -> str | None:
+    return body[:500].decode("utf-8", "replace") or None
+
+
+def rule_of(verdict: Verdict) -> Rule:
+    """The table's line; a reason made transient by configuration waits like RiskCheckTimeout."""
+    line = RULES.get(verdict.rule)
+    if line is not None and line.meaning is verdict.meaning:
+        return line
+    return RULES[RuleName("reason:RiskCheckTimeout")]

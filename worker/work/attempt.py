@@ -1,0 +1,183 @@
+"""One job's POSTs: start row → POST → reply row → classify → decide, again only for transient reasons."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    retry_if_result,
+    stop_after_delay,
+    wait_fixed,
+)
+
+from worker.audit.facts import (
+    Fact,
+    Seen,
+    job_fact,
+    read_fact,
+    reply_fact,
+    start_fact,
+    verdict_fact,
+)
+from worker.audit.writer import Stored
+from worker.clock import to_micros, utc_now
+from worker.errors import AuditUnavailable, LeaseLapsed
+from worker.exchange.client import cancel_body
+from worker.job import ClaimId, Job, Step
+from worker.policy import Again, Decision, after_reply, is_transient
+from worker.reply import Answered, NotSent, Reply
+from worker.verdict import Verdict, classify
+from worker.work.crew import Crew
+
+# A thread may wait this long for a retry, once, while others are free; longer waits are parked.
+IN_HAND_WAIT = timedelta(milliseconds=50)
+# How long a caller waits for its rows to be on disk before it gives the job back.
+COMMIT_BOUND = timedelta(seconds=10)
+# For how long an answer that cannot be recorded is kept in memory and tried again.
+ANSWER_HELD = timedelta(hours=1)
+
+
+@dataclass(slots=True)
+class Pursuit:
+    """One job while a thread works it: the job grows by one attempt with every pass."""
+
+    job: Job
+    claim: ClaimId
+    body: bytes
+    started: Future[list[Stored]] | None  # the start row's commit, submitted already by the shift
+    unwritten: list[Fact] = field(default_factory=list)  # verdicts that ride with the next commit
+    verdict: Verdict | None = None
+    decision: Decision | None = None
+    sent: bool = False  # a POST was begun: from here on only a read may follow
+    taken_at: datetime = field(default_factory=utc_now)
+
+
+class Overtaken(LeaseLapsed):
+    """SQL knows this attempt already, or the job's end: another holder was here."""
+
+    def __init__(self, stored: Stored) -> None:
+        super().__init__(f"start row: {stored}")
+        self.stored = stored
+
+
+class Attempts:
+    """tenacity around `attempt`: one pass is one wire request with its own rows."""
+
+    def __init__(
+        self, crew: Crew, *, others_are_free: Callable[[], bool], ending: Callable[[], bool]
+    ) -> None:
+        self._crew = crew
+        self._others_are_free = others_are_free
+        self._passes = Retrying(
+            retry=retry_if_result(is_transient),
+            wait=lambda state: _next_delay(state).total_seconds(),
+            stop=self._parking_is_kinder,
+            retry_error_callback=_give_up_waiting,
+        )
+
+        held_long_enough = stop_after_delay(ANSWER_HELD.total_seconds())
+        # An answer exists nowhere but here until it is on disk: it is held as long as the process may live.
+        self._until_on_disk = Retrying(
+            retry=retry_if_exception_type(AuditUnavailable),
+            wait=wait_fixed(0.5),
+            stop=lambda state: ending() or held_long_enough(state),
+            reraise=True,
+        )
+
+    def pursue(self, pursuit: Pursuit) -> None:
+        """Run passes until one is not transient or waiting is better done parked; results stay in `pursuit`."""
+        self._passes(self.attempt, pursuit)
+
+    def attempt(self, pursuit: Pursuit) -> Verdict:
+        """One pass. Each line is durable before the next one runs."""
+        crew = self._crew
+        job = self._write_ahead(pursuit)
+        pursuit.sent = True
+        permit = crew.hand.permit(job, pursuit.claim, clock=crew.clock)
+        reply = crew.exchange.cancel(pursuit.body, permit, partial(crew.hand.holds, job.id, pursuit.claim))
+        row = reply_fact(job.id, job.attempts, reply, recorded_at=utc_now())
+        if self._until_on_disk(crew.audit.commit, [row], timeout=COMMIT_BOUND) != [Stored.NEW]:
+            self._record_late(job, reply)
+        job = _noting_first_byte(job, reply)
+        verdict = classify(reply, crew.policy.transient)
+        decision = after_reply(job, verdict, crew.policy, crew.clock.now())
+        pursuit.unwritten.append(self._verdict_row(job, verdict))
+        pursuit.job = replace(job, memory=decision.memory)
+        pursuit.verdict, pursuit.decision = verdict, decision
+        return verdict
+
+    def _write_ahead(self, pursuit: Pursuit) -> Job:
+        """The committed start row, or no POST: an attempt that SQL will not take anew belongs to another."""
+        job = replace(pursuit.job, attempts=pursuit.job.attempts + 1)
+        started, pursuit.started = pursuit.started, None
+        if started is None:
+            pursuit.body = cancel_body(job)
+            started = self.submit_start(job, pursuit.body, pursuit.unwritten)
+            pursuit.unwritten = []
+        stored = started.result(timeout=COMMIT_BOUND.total_seconds())[-1]
+        if stored is not Stored.NEW:
+            raise Overtaken(stored)
+        return job
+
+    def submit_start(self, job: Job, body: bytes, before: list[Fact]) -> Future[list[Stored]]:
+        """Hand the start row of attempt `job.attempts` to the group commit; it comes last in its list."""
+        crew = self._crew
+        start = start_fact(
+            job.id,
+            job.attempts,
+            worker=crew.name,
+            started_at=utc_now(),
+            policy_version=crew.policy.version,
+            body=body.decode(),
+        )
+        return crew.audit.submit([*before, *([job_fact(job)] if job.attempts == 1 else []), start])
+
+    def _record_late(self, job: Job, reply: Reply) -> None:
+        """Another holder has written this attempt off meanwhile; what came back is kept as testimony."""
+        body = reply.body.decode("utf-8", "backslashreplace") if isinstance(reply, Answered) else None
+        row = read_fact(job.id, "late_reply", reply, Seen(body=body))
+        self._until_on_disk(self._crew.audit.commit, [row], timeout=COMMIT_BOUND)
+        raise Overtaken(Stored.THERE)
+
+    def _verdict_row(self, job: Job, verdict: Verdict) -> Fact:
+        return verdict_fact(
+            job.id,
+            job.attempts,
+            verdict,
+            policy_version=self._crew.policy.version,
+            decided_at=utc_now(),
+        )
+
+    def _parking_is_kinder(self, state: RetryCallState) -> bool:
+        """Keep the thread only for one short wait, only for a POST, and only while others are free."""
+        decision = _decision(state)
+        posts_again = isinstance(decision, Again) and decision.step is Step.POST
+        first_wait = state.attempt_number == 1
+        return not (
+            posts_again and first_wait and _next_delay(state) <= IN_HAND_WAIT and self._others_are_free()
+        )
+
+
+def _give_up_waiting(_state: RetryCallState) -> None:
+    """Not an error: the policy goes on later, from the attempt count in the job."""
+
+
+def _noting_first_byte(job: Job, reply: Reply) -> Job:
+    if isinstance(reply, NotSent) or reply.sent_at is None or job.memory.first_sent_at is not None:
+        return job
+    return replace(job, memory=replace(job.memory, first_sent_at=to_micros(reply.sent_at)))
+
+
+def _decision(state: RetryCallState) -> Decision | None:
+    pursuit: Pursuit = state.args[0]
+    return pursuit.decision
+
+
+def _next_delay(state: RetryCallState) -> timedelta:
+    decision = _decision(state)
+    return decision.delay if isinstance(decision, Again) else timedelta(0)

@@ -1,0 +1,212 @@
+"""Brings decisions to rest, many at a time: verdict rows, then the ledger, then outcomes. One thread."""
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import structlog
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from worker.audit.facts import Fact, job_fact, outcome_fact, request_fact
+from worker.audit.writer import AuditWriter
+from worker.clock import utc_now
+from worker.errors import CancelqError, LedgerUnavailable
+from worker.job import ClaimId, Job, JobId, Joiner, Outcome
+from worker.ledger.client import Closing, Settlement
+from worker.policy import Again, Decision, End
+from worker.reasons import Meaning
+from worker.verdict import Verdict
+from worker.work.attempt import COMMIT_BOUND
+from worker.work.crew import Crew
+
+log = structlog.get_logger()
+T = TypeVar("T")
+# Decisions brought to rest in one round.
+ROUND = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """One job's decision, with the rows that must be on disk before the ledger hears of it."""
+
+    job: Job
+    claim: ClaimId
+    decision: Decision
+    facts: Sequence[Fact] = ()
+    verdict: Verdict | None = None
+
+    def fields(self) -> dict[str, str | None]:
+        """What the ledger's job remembers and a status answer shows."""
+        memory = self.decision.memory
+        return {
+            "attempts": str(self.job.attempts),
+            "memory": memory.to_json(),
+            "first_sent_at": _text(memory.first_sent_at),
+            "command_id": _text(memory.command_id),
+            **({"reason": _reason(self.verdict)} if self.verdict else {}),
+        }
+
+
+class Settler:
+    """One thread that settles what the others decided; what it cannot settle lapses and is done again."""
+
+    def __init__(self, crew: Crew, wake_at: Callable[[timedelta], None]) -> None:
+        self._crew = crew
+        self._wake_at = wake_at
+        self._waiting: queue.SimpleQueue[Decided | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="settler", daemon=True)
+        self._ledger_calls = Retrying(
+            retry=retry_if_exception_type(LedgerUnavailable),
+            stop=stop_after_delay(crew.lease.total_seconds()),
+            wait=wait_fixed(0.1),
+            reraise=True,
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, decided: Decided) -> None:
+        self._waiting.put(decided)
+
+    def stop(self) -> None:
+        """Settle all that is waiting, then end."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            batch, last = self._next_round()
+            if batch:
+                self._settle_safely(batch)
+            if last:
+                return
+
+    def _next_round(self) -> tuple[list[Decided], bool]:
+        batch: list[Decided] = []
+        item = self._waiting.get()
+        while item is not None:
+            batch.append(item)
+            if len(batch) == ROUND or self._waiting.empty():
+                return batch, False
+            item = self._waiting.get()
+        return batch, True
+
+    def _settle_safely(self, batch: list[Decided]) -> None:
+        try:
+            self._settle(batch)
+        except CancelqError as error:
+            log.warning("settle.failed", jobs=len(batch), error=str(error))
+        except Exception:
+            log.exception("settle.broke", jobs=[d.job.id for d in batch])
+        finally:
+            self._crew.hand.drop((d.job.id, d.claim) for d in batch)
+
+    def _settle(self, batch: list[Decided]) -> None:
+        batch = committed(self._crew.audit, [(d, d.facts) for d in batch])
+        self._come_back([d for d in batch if isinstance(d.decision, Again)])
+        self._end([(d, d.decision) for d in batch if isinstance(d.decision, End)])
+
+    def _come_back(self, batch: list[Decided]) -> None:
+        for decided in batch:
+            if isinstance(decided.decision, Again) and decided.decision.lock_out is not None:
+                self._ledger_calls(self._crew.ledger.lock_out, decided.decision.lock_out)
+                log.error("exchange.locked_out", span=str(decided.decision.lock_out), job=decided.job.id)
+        settlements = [_settlement(d, d.decision) for d in batch if isinstance(d.decision, Again)]
+        if not settlements:
+            return
+        done = self._ledger_calls(self._crew.ledger.settle, settlements)
+        for settlement, held in zip(settlements, done, strict=True):
+            if held:
+                self._wake_at(settlement.delay)
+            else:
+                log.warning("settle.stale", job=settlement.job, claim=settlement.claim)
+
+    def _end(self, batch: list[tuple[Decided, End]]) -> None:
+        """Close (freezes the joiners) → outcome rows with all joiners → finish."""
+        if not batch:
+            return
+        joiners = self._ledger_calls(self._crew.ledger.close, [_closing(d, end) for d, end in batch])
+        finished_at = utc_now()
+        work = [
+            ((d, end), _outcome_facts(d, end, who, finished_at))
+            for (d, end), who in zip(batch, joiners, strict=True)
+            if who is not None
+        ]
+        ended = committed(self._crew.audit, work)
+        finishing = [_finishing(d, end, finished_at) for d, end in ended]
+        if finishing:
+            self._ledger_calls(self._crew.ledger.finish, finishing)
+        for d, end in ended:
+            log.info(
+                "job.finished",
+                job=d.job.id,
+                order=d.job.request.order_id,
+                attempts=d.job.attempts,
+                outcome=str(end.outcome),
+                evidence=end.evidence_text,
+            )
+
+
+def committed(audit: AuditWriter, work: Sequence[tuple[T, Sequence[Fact]]]) -> list[T]:
+    """One transaction for all, but each fails alone: the items whose facts are on disk."""
+    waiting = []
+    for item, facts in work:
+        try:
+            waiting.append((item, audit.submit(facts, timeout=COMMIT_BOUND)))
+        except CancelqError as error:
+            log.warning("settle.not_committed", error=str(error))
+    done = []
+    for item, stored in waiting:
+        try:
+            stored.result(COMMIT_BOUND.total_seconds())
+            done.append(item)
+        except (CancelqError, TimeoutError) as error:
+            log.warning("settle.not_committed", error=str(error))
+    return done
+
+
+def _settlement(decided: Decided, again: Again) -> Settlement:
+    return Settlement(
+        job=decided.job.id,
+        claim=decided.claim,
+        step=again.step,
+        state=again.state,
+        delay=again.delay,
+        fields=decided.fields(),
+    )
+
+
+def _closing(decided: Decided, end: End) -> Closing:
+    return Closing(
+        job=decided.job.id,
+        claim=decided.claim,
+        outcome=end.outcome,
+        evidence=end.evidence_text,
+        fields=decided.fields(),
+    )
+
+
+def _finishing(decided: Decided, end: End, at: datetime) -> tuple[JobId, ClaimId, Outcome, str, datetime]:
+    return (decided.job.id, decided.claim, end.outcome, end.evidence_text, at)
+
+
+def _outcome_facts(decided: Decided, end: End, joiners: Sequence[Joiner], at: datetime) -> list[Fact]:
+    job = decided.job
+    outcome = outcome_fact(
+        job.id, end.outcome, evidence=end.evidence_text, filled_qty=end.memory.filled_qty, finished_at=at
+    )
+    never_written = [job_fact(job)] if job.attempts == 0 else []
+    return [*never_written, *(request_fact(job.id, joiner) for joiner in joiners), outcome]
+
+
+def _reason(verdict: Verdict) -> str | None:
+    """The exchange's word, or the rule that spoke in its place; none for what was accepted."""
+    accepted = verdict.meaning is Meaning.ACCEPTED
+    return None if accepted else verdict.reason or str(verdict.rule)
+
+
+def _text(number: int | None) -> str | None:
+    return None if number is None else str(number)

@@ -4,18 +4,19 @@
 AUDIT_ATTEMPTS = """
 CREATE VIEW audit_attempts AS
 SELECT s.job_id, s.attempt, j.account, j.order_id,
-       v.command_id, v.failure_reason, v.failure_text,
+       coalesce(v.command_id, l.command_id) AS command_id, v.failure_reason, v.failure_text,
        r.http_status, r.transport, v.verdict,
        CASE WHEN r.job_id IS NULL OR r.transport = 'unanswered' THEN coalesce(r.sent_at, s.started_at)
             ELSE r.sent_at END AS sent_at,
        r.answered_at,
        CAST(r.latency_us AS DOUBLE PRECISION) / 1000 AS latency_ms,
        s.worker, s.policy_version,
-       s.started_at, v.rule, r.error, s.environment
+       s.started_at, v.rule, r.error, s.environment, l.answered_at AS answered_late_at
 FROM starts s
 LEFT JOIN jobs j ON j.job_id = s.job_id
 LEFT JOIN replies r ON r.job_id = s.job_id AND r.attempt = s.attempt
 LEFT JOIN verdicts v ON v.job_id = s.job_id AND v.attempt = s.attempt
+LEFT JOIN late_replies l ON l.job_id = s.job_id AND l.attempt = s.attempt
 """
 
 AUDIT_JOBS = """
@@ -26,12 +27,16 @@ SELECT j.job_id, j.account, j.order_id, j.cl_ord_id, j.requested_by, j.request_i
        (SELECT min(a.sent_at) FROM audit_attempts a WHERE a.job_id = j.job_id) AS first_sent_at,
        o.finished_at,
        (SELECT count(*) FROM starts s WHERE s.job_id = j.job_id) AS attempts,
-       (SELECT v.command_id FROM verdicts v WHERE v.job_id = j.job_id AND v.command_id IS NOT NULL
-        ORDER BY v.attempt DESC LIMIT 1) AS command_id,
+       (SELECT a.command_id FROM audit_attempts a WHERE a.job_id = j.job_id AND a.command_id IS NOT NULL
+        ORDER BY a.attempt DESC LIMIT 1) AS command_id,
        o.outcome, o.evidence, j.redrive_of,
-       o.detail, o.filled_qty, j.priority, j.deadline, j.environment
+       o.detail, o.filled_qty, j.priority, j.deadline, j.environment,
+       f.finding AS resolved_as, f.found_by AS resolved_by, f.found_at AS resolved_at, f.because AS resolved_because
 FROM jobs j
 LEFT JOIN outcomes o ON o.job_id = j.job_id
+LEFT JOIN findings f ON f.job_id = j.job_id AND NOT EXISTS
+    (SELECT 1 FROM findings g WHERE g.job_id = f.job_id
+     AND (g.found_at > f.found_at OR (g.found_at = f.found_at AND g.finding_id > f.finding_id)))
 """
 
 AUDIT_REQUESTS = """
@@ -43,5 +48,20 @@ SELECT request_id, job_id, requested_by, priority, deadline, requested_at, TRUE 
 FROM requests
 """
 
+# What people did: with the whole ledger, or about one job.
+AUDIT_ACTIONS = """
+CREATE VIEW audit_actions AS
+SELECT action, acted_by, acted_at, because, ledger, NULL AS job_id, environment FROM actions
+UNION ALL
+SELECT 'resolve', found_by, found_at, because, NULL, job_id, environment FROM findings
+UNION ALL
+SELECT 'redrive', requested_by, enqueued_at, NULL, NULL, job_id, environment FROM jobs WHERE redrive_of IS NOT NULL
+"""
+
 # In the order of creation: audit_jobs reads audit_attempts.
-VIEWS = {"audit_attempts": AUDIT_ATTEMPTS, "audit_jobs": AUDIT_JOBS, "audit_requests": AUDIT_REQUESTS}
+VIEWS = {
+    "audit_attempts": AUDIT_ATTEMPTS,
+    "audit_jobs": AUDIT_JOBS,
+    "audit_requests": AUDIT_REQUESTS,
+    "audit_actions": AUDIT_ACTIONS,
+}

@@ -28,6 +28,7 @@ class Enqueued(Chained, Base):
         UniqueConstraint("job_id"),
         index("order_id", "account"),
         index("enqueued_at"),
+        index("redrive_of"),
         one_of("priority", "urgent", "normal"),
         positive("order_id"),
     )
@@ -98,6 +99,29 @@ class Replied(Chained, Base):
     recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class RepliedLate(Chained, Base):
+    """An answer came after its attempt had been written off: its process was frozen, or had lost its lease."""
+
+    __tablename__ = "late_replies"
+    __table_args__: tuple[SchemaItem, ...] = (
+        UniqueConstraint("job_id", "attempt"),
+        one_of("transport", "answered", "not_sent", "unanswered"),
+        one_of("body_encoding", "text", "base64"),
+        positive("attempt"),
+    )
+    job_id: Mapped[str] = mapped_column(Text)
+    attempt: Mapped[int]
+    transport: Mapped[str] = mapped_column(Text)
+    http_status: Mapped[int | None]
+    body: Mapped[str | None] = mapped_column(Text)
+    body_encoding: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(Text)
+    sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    command_id: Mapped[int | None] = mapped_column(BigInteger)
+    recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class Judged(Chained, Base):
     """What one POST's reply was taken to mean, and by which rule."""
 
@@ -124,7 +148,7 @@ class Looked(Chained, Base):
     __tablename__ = "reads"
     __table_args__: tuple[SchemaItem, ...] = (
         index("job_id"),
-        one_of("kind", "order", "command_report", "late_reply"),
+        one_of("kind", "order", "command_report"),
     )
     job_id: Mapped[str] = mapped_column(Text)
     kind: Mapped[str] = mapped_column(Text)
@@ -152,3 +176,46 @@ class Ended(Chained, Base):
     detail: Mapped[str | None] = mapped_column(Text)
     filled_qty: Mapped[int | None] = mapped_column(BigInteger)
     finished_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Found(Chained, Base):
+    """A person found out what became of an order whose cancel ended unresolved."""
+
+    __tablename__ = "findings"
+    __table_args__: tuple[SchemaItem, ...] = (
+        UniqueConstraint("job_id", "finding_id"),
+        one_of("finding", "canceled", "filled", "gone"),
+    )
+    job_id: Mapped[str] = mapped_column(Text)
+    finding_id: Mapped[str] = mapped_column(Text)
+    finding: Mapped[str] = mapped_column(Text)
+    found_by: Mapped[str] = mapped_column(Text)
+    because: Mapped[str] = mapped_column(Text)
+    found_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Acted(Chained, Base):
+    """An operator paused, resumed or drained the ledger."""
+
+    __tablename__ = "actions"
+    __table_args__: tuple[SchemaItem, ...] = (
+        UniqueConstraint("action_id"),
+        index("acted_at"),
+        one_of("action", "pause", "resume", "drain"),
+    )
+    action_id: Mapped[str] = mapped_column(Text)
+    ledger: Mapped[str] = mapped_column(Text)
+    action: Mapped[str] = mapped_column(Text)
+    acted_by: Mapped[str] = mapped_column(Text)
+    because: Mapped[str | None] = mapped_column(Text)
+    acted_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Stamped(Chained, Base):
+    """What this audit belongs to, said once: the exchange's base URL."""
+
+    __tablename__ = "stamps"
+    __table_args__: tuple[SchemaItem, ...] = (UniqueConstraint("name"),)
+    name: Mapped[str] = mapped_column(Text)
+    value: Mapped[str] = mapped_column(Text)
+    stamped_at: Mapped[datetime] = mapped_column(UtcDateTime)

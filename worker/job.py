@@ -57,6 +57,7 @@ class Evidence(StrEnum):
     SEEN_WORKING = "seen_working"
     ORDER_NOT_FOUND = "order_not_found"
     DEADLINE = "deadline"
+    DRY_RUN = "dry_run"  # read only: nothing was to be POSTed
     UNPROVEN = "unproven"  # budgets spent without one conclusive read
 
 
@@ -94,6 +95,25 @@ class Joiner:
     priority: Priority
     deadline: datetime | None
     requested_at: datetime
+
+
+class Steering(StrEnum):
+    """What an operator may do with a whole ledger (the words are public)."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    DRAIN = "drain"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """That an operator steered the ledger: who, when, and why if it was said."""
+
+    id: str
+    kind: Steering
+    by: str
+    because: str | None
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The audit: seven append-only tables of facts, their triggers, and three views to query."""
+"""The audit: append-only tables of facts, their triggers, and the views to query."""
 
 from typing import Any
 
@@ -31,9 +31,13 @@ KEYS = {
     "requests": ["job_id,request_id"],
     "starts": ["job_id,attempt"],
     "replies": ["job_id,attempt"],
+    "late_replies": ["job_id,attempt"],
     "verdicts": ["job_id,attempt"],
     "reads": [],
     "outcomes": ["job_id"],
+    "findings": ["job_id,finding_id"],
+    "actions": ["action_id"],
+    "stamps": ["name"],
 }
 
 
@@ -42,9 +46,13 @@ def upgrade() -> None:
     _create_requests()
     _create_starts()
     _create_replies()
+    _create_late_replies()
     _create_verdicts()
     _create_reads()
     _create_outcomes()
+    _create_findings()
+    _create_actions()
+    _create_stamps()
     dialect = op.get_context().dialect.name
     if dialect == "postgresql":
         op.execute(POSTGRESQL_FUNCTION)
@@ -110,6 +118,7 @@ def _create_jobs() -> None:
     )
     op.create_index(op.f("ix_jobs_order_id_account"), "jobs", ["order_id", "account"])
     op.create_index(op.f("ix_jobs_enqueued_at"), "jobs", ["enqueued_at"])
+    op.create_index(op.f("ix_jobs_redrive_of"), "jobs", ["redrive_of"])
 
 
 def _create_requests() -> None:
@@ -160,6 +169,28 @@ def _create_replies() -> None:
     )
 
 
+def _create_late_replies() -> None:
+    _table(
+        "late_replies",
+        _known("job_id", Text),
+        _known("attempt", Integer),
+        _known("transport", Text),
+        _maybe("http_status", Integer),
+        _maybe("body", Text),
+        _maybe("body_encoding", Text),
+        _maybe("error", Text),
+        _maybe("sent_at", MOMENT),
+        _maybe("answered_at", MOMENT),
+        _maybe("command_id", BigInteger),
+        _known("recorded_at", MOMENT),
+        checks={
+            "transport": "transport IN ('answered', 'not_sent', 'unanswered')",
+            "body_encoding": "body_encoding IN ('text', 'base64')",
+            "attempt": "attempt > 0",
+        },
+    )
+
+
 def _create_verdicts() -> None:
     words = "'accepted', 'transient', 'throttled', 'unauthorized', 'refused', 'ambiguous'"
     _table(
@@ -189,7 +220,7 @@ def _create_reads() -> None:
         _maybe("status", Text),
         _maybe("body", Text),
         _maybe("error", Text),
-        checks={"kind": "kind IN ('order', 'command_report', 'late_reply')"},
+        checks={"kind": "kind IN ('order', 'command_report')"},
     )
     op.create_index(op.f("ix_reads_job_id"), "reads", ["job_id"])
 
@@ -207,3 +238,40 @@ def _create_outcomes() -> None:
         checks={"outcome": f"outcome IN ({words})"},
     )
     op.create_index(op.f("ix_outcomes_finished_at"), "outcomes", ["finished_at"])
+
+
+def _create_findings() -> None:
+    _table(
+        "findings",
+        _known("job_id", Text),
+        _known("finding_id", Text),
+        _known("finding", Text),
+        _known("found_by", Text),
+        _known("because", Text),
+        _known("found_at", MOMENT),
+        checks={"finding": "finding IN ('canceled', 'filled', 'gone')"},
+    )
+
+
+def _create_actions() -> None:
+    _table(
+        "actions",
+        _known("action_id", Text),
+        _known("ledger", Text),
+        _known("action", Text),
+        _known("acted_by", Text),
+        _maybe("because", Text),
+        _known("acted_at", MOMENT),
+        checks={"action": "action IN ('pause', 'resume', 'drain')"},
+    )
+    op.create_index(op.f("ix_actions_acted_at"), "actions", ["acted_at"])
+
+
+def _create_stamps() -> None:
+    _table(
+        "stamps",
+        _known("name", Text),
+        _known("value", Text),
+        _known("stamped_at", MOMENT),
+        checks={},
+    )

@@ -80,7 +80,7 @@ def test_an_answer_that_cannot_be_recorded_is_kept_until_it_can(fleet: Fleet) ->
         eventually(lambda: worker.said().count("audit.unavailable") >= 3, seconds=40, what="three refusals")
     assert fleet.ends(1)[1]["outcome"] == "canceled"
     command = fleet.exchange.truth()[1]["command_ids"][0]
-    kept = fleet.select("SELECT body FROM replies UNION ALL SELECT body FROM reads WHERE kind = 'late_reply'")
+    kept = fleet.select("SELECT body FROM replies UNION ALL SELECT body FROM late_replies")
     assert any(str(command) in (row["body"] or "") for row in kept)
 
 

@@ -12,14 +12,14 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
 from models import Base
-from tests.parts.cancels import a_whole_life, record
+from tests.parts.cancels import a_row_everywhere, record
 from worker.audit.engine import open_engine
 from worker.audit.schema import downgrade, head, migrate, require_head, upgrade
 from worker.audit.verify import verify
 from worker.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-VIEWS = {"audit_attempts", "audit_jobs", "audit_requests"}
+VIEWS = {"audit_actions", "audit_attempts", "audit_jobs", "audit_requests"}
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_up_down_and_up_again(empty_engine: Engine) -> None:
         assert inspect(empty_engine).get_view_names() == []
     with empty_engine.connect() as connection:
         upgrade(connection)
-    record(empty_engine, *a_whole_life())
+    record(empty_engine, *a_row_everywhere())
     assert verify(empty_engine).fault is None
 
 

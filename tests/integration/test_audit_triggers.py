@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
-from tests.parts.cancels import a_whole_life, record
+from tests.parts.cancels import a_row_everywhere, record
 from worker.audit.shapes import CHAIN_COLUMNS, SHAPES
 
 REFUSED = "the audit is append-only"
@@ -15,7 +15,7 @@ on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect
 
 @pytest.fixture
 def filled(audit_engine: Engine) -> Engine:
-    record(audit_engine, *a_whole_life())
+    record(audit_engine, *a_row_everywhere())
     return audit_engine
 
 
@@ -66,7 +66,7 @@ def test_no_row_can_be_replaced_through_its_own_key(filled: Engine) -> None:
 
 @on_sqlite
 def test_no_row_can_be_replaced_through_its_rowid(filled: Engine) -> None:
-    changed = {"seq": "seq + 1000", "job_id": "'another'"}
+    changed = {"seq": "seq + 1000", "job_id": "'another'", "action_id": "'another'"}
     for table in TABLES:
         columns = names(table)
         values = ", ".join(changed.get(column, column) for column in columns)

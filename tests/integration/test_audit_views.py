@@ -1,5 +1,6 @@
 """The published views: exactly the contract's columns, same meaning on both databases."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,11 +9,14 @@ from sqlalchemy import Engine
 from tests.parts.cancels import (
     ENVIRONMENT,
     POLICY,
+    a_finding,
     a_job,
     a_joiner,
+    a_late_reply,
     a_reply,
     a_start,
     a_whole_life,
+    an_action,
     an_outcome,
     answered,
     at,
@@ -22,7 +26,7 @@ from tests.parts.cancels import (
 )
 from worker.audit.facts import job_fact, reply_fact, request_fact
 from worker.audit.surface import rows
-from worker.job import Outcome
+from worker.job import JobId, Outcome
 from worker.reply import Answered
 
 # As promised to people outside; what we add comes after.
@@ -70,6 +74,7 @@ def test_every_column_of_an_answered_attempt(audit_engine: Engine) -> None:
         "rule": "reason:missing",
         "error": None,
         "environment": ENVIRONMENT,
+        "answered_late_at": None,
     }
 
 
@@ -96,6 +101,10 @@ def test_every_column_of_a_finished_job(audit_engine: Engine) -> None:
         "priority": "normal",
         "deadline": at(60_000),
         "environment": ENVIRONMENT,
+        "resolved_as": None,
+        "resolved_by": None,
+        "resolved_at": None,
+        "resolved_because": None,
     }
 
 
@@ -188,3 +197,33 @@ def test_a_reply_that_arrives_without_a_verdict_is_already_seen(audit_engine: En
     record(audit_engine, job_fact(a_job()), a_start(), reply_fact("job-1", 1, reply, recorded_at=at(6)))
     attempt = only(audit_engine, "audit_attempts")
     assert (attempt["http_status"], attempt["verdict"], attempt["latency_ms"]) == (503, None, 1.0)
+
+
+def test_an_answer_that_came_late_is_told_with_its_attempt(audit_engine: Engine) -> None:
+    record(audit_engine, job_fact(a_job()), a_start(), *a_reply(unanswered()), a_late_reply(command_id=77))
+    attempt = only(audit_engine, "audit_attempts")
+    assert (attempt["command_id"], attempt["answered_late_at"]) == (77, at(34.5))
+    assert (attempt["transport"], attempt["verdict"]) == ("unanswered", "ambiguous")
+    assert only(audit_engine, "audit_jobs")["command_id"] == 77
+
+
+def test_a_persons_newest_finding_stands_beside_the_outcome(audit_engine: Engine) -> None:
+    unresolved = an_outcome(outcome=Outcome.UNRESOLVED)
+    older, newer = a_finding(name="f-2", after=1000), a_finding(name="f-1", after=2000)
+    record(audit_engine, job_fact(a_job()), unresolved, newer, older)
+    job = only(audit_engine, "audit_jobs")
+    assert (job["outcome"], job["resolved_as"], job["resolved_at"]) == ("unresolved", "filled", at(2000))
+    assert (job["resolved_by"], job["resolved_because"]) == ("alice", "seen in the platform")
+
+
+def test_what_people_did_is_one_list(audit_engine: Engine) -> None:
+    redriven = replace(a_job("job-2"), redrive_of=JobId("job-1"))
+    facts = [job_fact(a_job()), job_fact(redriven), a_finding(after=2000), an_action(after=1000)]
+    record(audit_engine, *facts)
+    found = sorted(rows(audit_engine, "audit_actions"), key=lambda row: str(row["acted_at"]))
+    told = [(row["action"], row["acted_by"], row["job_id"], row["ledger"]) for row in found]
+    assert told == [
+        ("redrive", "momentum", "job-2", None),
+        ("pause", "bob", None, "cancelq"),
+        ("resolve", "alice", "job-1", None),
+    ]

@@ -11,16 +11,20 @@ from sqlalchemy import Engine
 from worker.audit.facts import (
     Fact,
     Seen,
+    action_fact,
+    finding_fact,
     job_fact,
+    late_reply_fact,
     outcome_fact,
     read_fact,
     reply_fact,
     request_fact,
+    stamp_fact,
     start_fact,
     verdict_fact,
 )
 from worker.audit.writer import AuditWriter
-from worker.job import CancelRequest, Job, JobId, Joiner, OrderId, Outcome, Priority, Step
+from worker.job import Action, CancelRequest, Job, JobId, Joiner, OrderId, Outcome, Priority, Steering, Step
 from worker.reply import Answered, NotSent, Reply, Unanswered
 from worker.verdict import classify
 
@@ -101,7 +105,7 @@ def an_outcome(job: str = "job-1", outcome: Outcome = Outcome.CANCELED, *, after
 
 
 def a_whole_life(name: str = "job-1", **request: object) -> list[Fact]:
-    """One row in every table."""
+    """All that a plain cancel leaves."""
     return [
         job_fact(a_job(name, **request)),
         request_fact(name, a_joiner(f"joiner-of-{name}", at(90_000))),
@@ -109,6 +113,29 @@ def a_whole_life(name: str = "job-1", **request: object) -> list[Fact]:
         *a_reply(answered(), name),
         a_read(name),
         an_outcome(name),
+    ]
+
+
+def a_late_reply(job: str = "job-1", attempt: int = 1, *, command_id: int | None = 77) -> Fact:
+    return late_reply_fact(job, attempt, answered(), command_id=command_id, recorded_at=at(9000))
+
+
+def a_finding(job: str = "job-1", name: str = "finding-1", *, after: float = 200_000) -> Fact:
+    return finding_fact(job, name, Outcome.FILLED, by="alice", because="seen in the platform", at=at(after))
+
+
+def an_action(name: str = "action-1", kind: Steering = Steering.PAUSE, *, after: float = 0) -> Fact:
+    return action_fact(Action(id=name, kind=kind, by="bob", because=None, at=at(after)), ledger="cancelq")
+
+
+def a_row_everywhere(name: str = "job-1") -> list[Fact]:
+    """One row in every table."""
+    return [
+        *a_whole_life(name),
+        a_late_reply(name),
+        a_finding(name),
+        an_action(),
+        stamp_fact("exchange", ENVIRONMENT, at=at(0)),
     ]
 
 

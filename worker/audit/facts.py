@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import assert_never
 
 from worker.clock import span_micros, utc_now
-from worker.job import Job, Joiner, Outcome
+from worker.job import Action, Job, Joiner, Outcome
 from worker.reply import Answered, NotSent, Reply, Transport, Unanswered, transport_of
 from worker.verdict import Verdict
 
@@ -93,6 +93,15 @@ def reply_fact(job_id: str, attempt: int, reply: Reply, *, recorded_at: datetime
     return Fact("replies", values)
 
 
+def late_reply_fact(
+    job_id: str, attempt: int, reply: Reply, *, command_id: int | None, recorded_at: datetime
+) -> Fact:
+    """The answer to an attempt that was written off meanwhile; `command_id` is what it carried."""
+    kept = {name: value for name, value in _wire(reply).items() if name != "latency_us"}
+    values = {"job_id": job_id, "attempt": attempt, **kept}
+    return Fact("late_replies", values | {"command_id": command_id, "recorded_at": recorded_at})
+
+
 def verdict_fact(
     job_id: str, attempt: int, verdict: Verdict, *, policy_version: str, decided_at: datetime
 ) -> Fact:
@@ -113,7 +122,7 @@ def verdict_fact(
 
 
 def read_fact(job_id: str, kind: str, reply: Reply, seen: Seen) -> Fact:
-    """One look: `kind` is order, command_report or late_reply (an answer to an attempt already written off)."""
+    """One look: `kind` is order or command_report."""
     return Fact(
         "reads",
         {
@@ -150,6 +159,41 @@ def outcome_fact(
             "finished_at": finished_at,
         },
     )
+
+
+def finding_fact(
+    job_id: str, finding_id: str, finding: Outcome, *, by: str, because: str, at: datetime
+) -> Fact:
+    """A person's word on an order whose cancel ended unresolved."""
+    return Fact(
+        "findings",
+        {
+            "job_id": job_id,
+            "finding_id": finding_id,
+            "finding": finding,
+            "found_by": by,
+            "because": because,
+            "found_at": at,
+        },
+    )
+
+
+def action_fact(action: Action, *, ledger: str) -> Fact:
+    return Fact(
+        "actions",
+        {
+            "action_id": action.id,
+            "ledger": ledger,
+            "action": action.kind,
+            "acted_by": action.by,
+            "because": action.because,
+            "acted_at": action.at,
+        },
+    )
+
+
+def stamp_fact(name: str, value: str, *, at: datetime) -> Fact:
+    return Fact("stamps", {"name": name, "value": value, "stamped_at": at})
 
 
 def storable(text: str) -> str:

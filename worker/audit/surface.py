@@ -6,13 +6,15 @@ from typing import Any
 from sqlalchemy import Engine, Table, func, select
 
 from worker.audit.engine import reading
-from worker.audit.views import audit_attempts, audit_jobs, audit_requests
+from worker.audit.views import audit_actions, audit_attempts, audit_jobs, audit_requests
 
-VIEWS: dict[str, Table] = {view.name: view for view in (audit_jobs, audit_attempts, audit_requests)}
+VIEWS: dict[str, Table] = {
+    view.name: view for view in (audit_jobs, audit_attempts, audit_requests, audit_actions)
+}
 
 
 def rows(engine: Engine, view: str) -> Iterator[dict[str, Any]]:
-    """Every row of one of the three views, streamed."""
+    """Every row of one of the views, streamed."""
     with reading(engine) as connection:
         found = connection.execution_options(yield_per=1000).execute(select(VIEWS[view]))
         for row in found.mappings():

@@ -18,7 +18,7 @@ from worker.audit.chain import Head, canonical, digest, summary
 from worker.audit.engine import reading
 from worker.audit.shapes import CHAIN_COLUMNS, SHAPES
 
-# Rows in memory at once, for each of the seven tables.
+# Rows in memory at once, for each table.
 ROWS_AT_ONCE = 1000
 GONE = "(gone)"
 
@@ -187,6 +187,8 @@ ORPHANS = (
     ("outcomes", "its job is missing", "jobs p WHERE p.job_id = r.job_id"),
     ("replies", "its start is missing", "starts p WHERE p.job_id = r.job_id AND p.attempt = r.attempt"),
     ("verdicts", "its start is missing", "starts p WHERE p.job_id = r.job_id AND p.attempt = r.attempt"),
+    ("late_replies", "its start is missing", "starts p WHERE p.job_id = r.job_id AND p.attempt = r.attempt"),
+    ("findings", "its job is missing", "jobs p WHERE p.job_id = r.job_id"),
 )
 GAPS = (
     "SELECT r.writer, r.seq FROM starts r WHERE r.attempt > 1 AND NOT EXISTS "

@@ -28,6 +28,7 @@ audit_attempts = Table(
     Column("rule", Text),
     Column("error", Text),
     Column("environment", Text),
+    Column("answered_late_at", UtcDateTime),
 )
 
 audit_jobs = Table(
@@ -53,6 +54,10 @@ audit_jobs = Table(
     Column("priority", Text),
     Column("deadline", UtcDateTime),
     Column("environment", Text),
+    Column("resolved_as", Text),
+    Column("resolved_by", Text),
+    Column("resolved_at", UtcDateTime),
+    Column("resolved_because", Text),
 )
 
 audit_requests = Table(
@@ -65,4 +70,16 @@ audit_requests = Table(
     Column("deadline", UtcDateTime),
     Column("requested_at", UtcDateTime),
     Column("joined", Boolean),
+)
+
+audit_actions = Table(
+    "audit_actions",
+    _VIEWS,
+    Column("action", Text),
+    Column("acted_by", Text),
+    Column("acted_at", UtcDateTime),
+    Column("because", Text),
+    Column("ledger", Text),
+    Column("job_id", Text),
+    Column("environment", Text),
 )

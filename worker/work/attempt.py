@@ -17,9 +17,8 @@ from tenacity import (
 
 from worker.audit.facts import (
     Fact,
-    Seen,
     job_fact,
-    read_fact,
+    late_reply_fact,
     reply_fact,
     start_fact,
     verdict_fact,
@@ -30,7 +29,7 @@ from worker.errors import AuditUnavailable, LeaseLapsed
 from worker.exchange.client import cancel_body
 from worker.job import ClaimId, Job, Step
 from worker.policy import Again, Decision, after_reply, is_transient
-from worker.reply import Answered, NotSent, Reply
+from worker.reply import NotSent, Reply
 from worker.verdict import Verdict, classify
 from worker.work.crew import Crew
 
@@ -139,8 +138,8 @@ class Attempts:
 
     def _record_late(self, job: Job, reply: Reply) -> None:
         """Another holder has written this attempt off meanwhile; what came back is kept as testimony."""
-        body = reply.body.decode("utf-8", "backslashreplace") if isinstance(reply, Answered) else None
-        row = read_fact(job.id, "late_reply", reply, Seen(body=body))
+        command_id = classify(reply, self._crew.policy.transient).command_id
+        row = late_reply_fact(job.id, job.attempts, reply, command_id=command_id, recorded_at=utc_now())
         self._until_on_disk(self._crew.audit.commit, [row], timeout=COMMIT_BOUND)
         raise Overtaken(Stored.THERE)
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "migrate": "worker.cli.records",
     "enqueue": "worker.cli.intake",
     "status": "worker.cli.intake",
+    "why": "worker.cli.why",
     "report": "worker.cli.records",
     "verify": "worker.cli.records",
     "policy": "worker.cli.rules",

@@ -37,14 +37,14 @@ def _bounded(_ctx: click.Context, _param: click.Parameter, seconds: float | None
     return seconds
 
 
-def _utf8(_ctx: click.Context, _param: click.Parameter, text: str | None) -> str | None:
+def utf8(_ctx: click.Context, _param: click.Parameter, text: str | None) -> str | None:
     """Bytes of a shell that are no text reach no database."""
     if text is not None and not text.isascii() and text != text.encode(errors="replace").decode():
         raise click.BadParameter("must be UTF-8 text")
     return text
 
 
-def _order_number(_ctx: click.Context, _param: click.Parameter, text: str | None) -> int | None:
+def order_number(_ctx: click.Context, _param: click.Parameter, text: str | None) -> int | None:
     """As strict as the ledger, because the audit may have to answer alone."""
     if text is None:
         return None
@@ -93,11 +93,11 @@ def enqueue(
 
 
 @click.command()
-@click.argument("job_id", required=False, callback=_utf8)
+@click.argument("job_id", required=False, callback=utf8)
 @click.option(
-    "--order", "order_id", metavar="ORDER_ID", callback=_order_number, help="the newest job of this order"
+    "--order", "order_id", metavar="ORDER_ID", callback=order_number, help="the newest job of this order"
 )
-@click.option("--account", callback=_utf8, help="whose order it is  [default]")
+@click.option("--account", callback=utf8, help="whose order it is  [default]")
 def status(job_id: str | None, order_id: int | None, account: str | None) -> None:
     """Tell what became of a job."""
     if (job_id is None) == (order_id is None) or (job_id is not None and account is not None):

@@ -1,0 +1,178 @@
+"""All that the audit knows of one order's cancels, by indexed look-ups only. Reads; interprets nothing."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.orm import DeclarativeBase
+
+from models import Ended, Enqueued, Joined, Judged, Looked, Replied, Started
+from worker.audit.engine import reading
+
+# The newest ones; an order that was canceled more often is a loop that needs no full listing.
+MOST_JOBS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    """The job and its first request; None where only the ledger has heard of the job and does not say."""
+
+    job_id: str
+    account: str
+    order_id: int
+    cl_ord_id: str | None = None
+    activation_time: datetime | None = None
+    custom_tag50: str | None = None
+    is_automated: bool | None = None
+    requested_by: str | None = None
+    request_id: str | None = None
+    priority: str | None = None
+    deadline: datetime | None = None
+    enqueued_at: datetime
+    redrive_of: str | None = None
+    environment: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinRow:
+    job_id: str
+    request_id: str
+    requested_by: str | None
+    priority: str
+    deadline: datetime | None
+    requested_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRow:
+    job_id: str
+    attempt: int
+    worker: str
+    started_at: datetime
+    policy_version: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyRow:
+    job_id: str
+    attempt: int
+    transport: str
+    http_status: int | None
+    body: str | None
+    body_encoding: str | None
+    error: str | None
+    sent_at: datetime | None
+    answered_at: datetime | None
+    latency_us: int | None
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictRow:
+    job_id: str
+    attempt: int
+    verdict: str
+    command_id: int | None
+    failure_reason: str | None
+    failure_text: str | None
+    rule: str
+    policy_version: str
+    decided_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadRow:
+    job_id: str
+    kind: str
+    read_at: datetime
+    transport: str
+    http_status: int | None
+    found: bool | None
+    status: str | None
+    body: str | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeRow:
+    job_id: str
+    outcome: str
+    evidence: str
+    detail: str | None
+    filled_qty: int | None
+    finished_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFacts:
+    """One job's rows, each kind in the order of its time."""
+
+    job: JobRow
+    recorded: bool = True  # False: only the ledger knows of it yet
+    joins: tuple[JoinRow, ...] = ()
+    starts: tuple[StartRow, ...] = ()
+    replies: tuple[ReplyRow, ...] = ()
+    verdicts: tuple[VerdictRow, ...] = ()
+    reads: tuple[ReadRow, ...] = ()
+    outcome: OutcomeRow | None = None
+
+
+RowType = TypeVar("RowType", JobRow, JoinRow, StartRow, ReplyRow, VerdictRow, ReadRow, OutcomeRow)
+Grouped = dict[str, tuple[RowType, ...]]
+
+
+def order_story(engine: Engine, order_id: int, *, account: str | None = None) -> tuple[JobFacts, ...]:
+    """The newest MOST_JOBS jobs of the order, oldest first, all as of one moment; of every account unless told."""
+    with reading(engine) as connection:
+        jobs = _jobs(connection, order_id, account)
+        return _with_facts(connection, jobs) if jobs else ()
+
+
+def _jobs(connection: Connection, order_id: int, account: str | None) -> list[JobRow]:
+    wanted = select(*_columns(Enqueued, JobRow)).where(Enqueued.order_id == order_id)
+    if account is not None:
+        wanted = wanted.where(Enqueued.account == account)
+    newest = wanted.order_by(Enqueued.enqueued_at.desc(), Enqueued.job_id.desc()).limit(MOST_JOBS)
+    return [JobRow(**row) for row in reversed(connection.execute(newest).mappings().all())]
+
+
+def _with_facts(connection: Connection, jobs: Sequence[JobRow]) -> tuple[JobFacts, ...]:
+    ids = [job.job_id for job in jobs]
+    joins = _grouped(connection, ids, Joined, JoinRow, "requested_at")
+    starts = _grouped(connection, ids, Started, StartRow, "attempt")
+    replies = _grouped(connection, ids, Replied, ReplyRow, "attempt")
+    verdicts = _grouped(connection, ids, Judged, VerdictRow, "attempt")
+    reads = _grouped(connection, ids, Looked, ReadRow, "read_at")
+    outcomes = _grouped(connection, ids, Ended, OutcomeRow, "finished_at")
+    return tuple(
+        JobFacts(
+            job=job,
+            joins=joins.get(job.job_id, ()),
+            starts=starts.get(job.job_id, ()),
+            replies=replies.get(job.job_id, ()),
+            verdicts=verdicts.get(job.job_id, ()),
+            reads=reads.get(job.job_id, ()),
+            outcome=next(iter(outcomes.get(job.job_id, ())), None),
+        )
+        for job in jobs
+    )
+
+
+def _grouped(
+    connection: Connection, ids: Sequence[str], table: type[DeclarativeBase], row: type[RowType], order: str
+) -> Grouped[RowType]:
+    """The rows of these jobs, by job."""
+    of_job = table.__table__.c.job_id
+    found = select(*_columns(table, row)).where(of_job.in_(ids)).order_by(table.__table__.c[order])
+    by_job: defaultdict[str, list[RowType]] = defaultdict(list)
+    for values in connection.execute(found).mappings():
+        by_job[values["job_id"]].append(row(**values))
+    return {job_id: tuple(rows) for job_id, rows in by_job.items()}
+
+
+def _columns(table: type[DeclarativeBase], row: type[Any]) -> list[Any]:
+    return [table.__table__.c[field.name] for field in fields(row)]

@@ -1,0 +1,108 @@
+"""`cancelq why`: the whole story of one order's cancels."""
+
+import json
+import sys
+from datetime import UTC, tzinfo
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from worker.cli.intake import UNKNOWN, order_number, utf8
+from worker.cli.records import Zone
+from worker.errors import AuditUnavailable
+from worker.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from worker.audit.order_story import JobFacts
+    from worker.report.present import Present
+    from worker.report.why import Tale
+
+DEFAULT_ACCOUNT = "default"
+
+
+@click.command()
+@click.argument("order_id", callback=order_number)
+@click.option("--account", callback=utf8, help="of this account only  [all]")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object, times in UTC")
+@click.option("--tz", "zone", type=Zone(), default="UTC", show_default=True, help="show times in this zone")
+def why(order_id: int, account: str | None, zone: tzinfo, *, as_json: bool) -> None:
+    """Tell the story of ORDER_ID's cancels: who asked, what came back, what decided, what proved the end."""
+    tale = _tale(load_settings(), order_id, account, UTC if as_json else zone)
+    if not tale.accounts:
+        _say_unknown(tale, account, as_json=as_json)
+        sys.exit(1)
+    if as_json:
+        from worker.report.story_json import render_story as render
+    else:
+        from worker.report.story_text import render_text as render
+    click.echo(render(tale), nl=False)
+
+
+def _tale(settings: Settings, order_id: int, account: str | None, zone: tzinfo) -> "Tale":
+    from worker.report.links import linked_orders
+    from worker.report.why import Sources, tell
+
+    recorded, not_read = _recorded(settings, order_id, account)
+    present = _present(settings, order_id, account, recorded)
+    sources = Sources(
+        recorded=recorded,
+        present=present.answers,
+        links=linked_orders(recorded, settings),
+        notes=[note for note in (not_read, present.note) if note],
+    )
+    return tell(order_id, sources, zone)
+
+
+def _recorded(
+    settings: Settings, order_id: int, account: str | None
+) -> tuple[tuple["JobFacts", ...], str | None]:
+    """What the audit knows, or why it could not be asked: then the ledger's word still helps."""
+    from worker.audit.engine import audit_url, is_missing, open_engine
+    from worker.audit.order_story import order_story
+    from worker.audit.schema import require_head
+
+    engine = open_engine(audit_url(settings))
+    try:
+        if is_missing(engine):
+            return (), "there is no audit yet"
+        require_head(engine)
+        return order_story(engine, order_id, account=account), None
+    except AuditUnavailable as error:
+        return (), f"the audit could not be asked: {error}"
+    finally:
+        engine.dispose()
+
+
+def _present(
+    settings: Settings, order_id: int, account: str | None, recorded: tuple["JobFacts", ...]
+) -> "Present":
+    from worker.embedded.places import is_known, redis_place
+    from worker.report.present import Present, ask_ledger
+
+    if not is_known(settings):
+        return Present(note="there is no ledger yet")
+    accounts = {account} if account is not None else {DEFAULT_ACCOUNT, *(f.job.account for f in recorded)}
+    with redis_place(settings) as url:
+        return ask_ledger(
+            url,
+            settings.ledger,
+            order_id=order_id,
+            accounts=sorted(accounts),
+            open_jobs=[facts.job.job_id for facts in recorded if facts.outcome is None],
+        )
+
+
+def _say_unknown(tale: "Tale", account: str | None, *, as_json: bool) -> None:
+    """Neither knows the order; without --account the ledger was asked for the default account alone."""
+    if as_json:
+        answer: dict[str, Any] = {
+            **UNKNOWN,
+            "orderId": tale.order_id,
+            "account": account,
+            "notes": tale.notes,
+        }
+        click.echo(json.dumps(answer))
+    whose = f"of account {account}" if account is not None else "of any account on record"
+    click.echo(f"cancelq: order {tale.order_id} {whose}: no cancel was ever asked for", err=True)
+    for note in tale.notes:
+        click.echo(f"cancelq: {note}", err=True)

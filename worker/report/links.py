@@ -1,0 +1,145 @@
+"""The orders that an order names (its parent, its OCO partner, its linked order), and which of them still work."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from worker.audit.order_story import JobFacts, ReadRow
+from worker.exchange.client import Exchange, OrdersRead, Timeouts
+from worker.job import OrderId
+from worker.policy import ENDS, ORD_STATUS, OrderState
+from worker.reply import Answered
+from worker.settings import Settings
+from worker.verdict import MAX_ID
+
+RELATIONS = {"parentId": "parent", "ocoId": "oco", "linkedId": "linked"}
+# One missing order costs two requests: together they stay below five seconds.
+REQUEST_BOUND = timedelta(seconds=2.4)
+# The body on record is cut; what stands before the cut still counts.
+NAMED = re.compile(r'"(parentId|ocoId|linkedId)": ?([1-9][0-9]{0,18})\b')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linked:
+    """One linked order; `is_open` is None while that is not known, `note` says why."""
+
+    order_id: int
+    relation: str
+    ord_status: str | None = None
+    is_open: bool | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links:
+    """What the read of `as_of` named; None: no read on record showed the order, so nothing is known."""
+
+    orders: tuple[Linked, ...] = ()
+    as_of: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    order_id: OrderId
+    relation: str
+    environment: str | None
+
+
+def linked_orders(recorded: Sequence[JobFacts], settings: Settings) -> dict[str, Links]:
+    """By account; read live where this program's own exchange and a token allow it."""
+    newest = {account: _newest_read(recorded, account) for account in {f.job.account for f in recorded}}
+    reads = {account: read for account, read in newest.items() if read is not None}
+    links = {account: _links(*read) for account, read in reads.items()}
+    wanted = [link for found in links.values() for link in found]
+    askable = sorted({link.order_id for link in wanted if _refusal(link, settings) is None})
+    read = _read(askable, settings) if askable else None
+    return {
+        account: Links(
+            orders=tuple(_linked(link, _refusal(link, settings), read) for link in found),
+            as_of=reads[account][1].read_at,
+        )
+        for account, found in links.items()
+    }
+
+
+def _newest_read(recorded: Sequence[JobFacts], account: str) -> tuple[JobFacts, ReadRow] | None:
+    """The last read on record that showed the order."""
+    found = [
+        (facts, row)
+        for facts in recorded
+        if facts.job.account == account
+        for row in facts.reads
+        if row.kind == "order" and row.body
+    ]
+    return max(found, key=lambda pair: pair[1].read_at) if found else None
+
+
+def _links(facts: JobFacts, read: ReadRow) -> list[Link]:
+    return [
+        Link(order_id=OrderId(order_id), relation=RELATIONS[key], environment=facts.job.environment)
+        for key, order_id in _named(read)
+        if order_id != facts.job.order_id
+    ]
+
+
+def _named(row: ReadRow) -> Iterator[tuple[str, int]]:
+    body = row.body or ""
+    try:
+        order = json.loads(body)
+    except (ValueError, RecursionError):
+        order = {key: int(digits) for key, digits in NAMED.findall(body)}
+    for key in RELATIONS if isinstance(order, dict) else ():
+        value = order.get(key)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_ID:
+            yield key, value
+
+
+def _refusal(link: Link, settings: Settings) -> str | None:
+    """Why this order is not asked for."""
+    if settings.access_token is None:
+        return "not read: no CANCELQ_ACCESS_TOKEN"
+    if link.environment != settings.environment:
+        return f"not read: it is at {link.environment}, CANCELQ_EXCHANGE_URL is {settings.environment}"
+    return None
+
+
+def _read(ids: Sequence[OrderId], settings: Settings) -> OrdersRead:
+    token = settings.access_token
+    assert token is not None  # noqa: S101  # _refusal
+    timeouts = Timeouts(
+        connect=min(settings.connect_timeout, REQUEST_BOUND),
+        read=min(settings.read_timeout, REQUEST_BOUND),
+        total=min(settings.total_timeout, REQUEST_BOUND),
+    )
+    exchange = Exchange(settings.exchange_url, token, timeouts=timeouts, connections=1)
+    try:
+        return exchange.orders(ids)
+    finally:
+        exchange.close()
+
+
+def _linked(link: Link, refusal: str | None, read: OrdersRead | None) -> Linked:
+    known: dict[str, Any] = {"order_id": link.order_id, "relation": link.relation}
+    if refusal is not None or read is None:
+        return Linked(**known, note=refusal)
+    order = read.found.get(link.order_id)
+    if order is None:
+        missing = "not found at the exchange" if read.conclusive else f"not read: {_trouble(read)}"
+        return Linked(**known, note=missing)
+    return Linked(**known, **_state(order))
+
+
+def _state(order: Mapping[str, Any]) -> dict[str, Any]:
+    status = str(order.get("ordStatus"))[:64]
+    state = ORD_STATUS.get(status, OrderState.UNCLEAR)
+    if state is OrderState.UNCLEAR:
+        return {"ord_status": status, "note": "a status that does not say whether it is open"}
+    return {"ord_status": status, "is_open": state not in ENDS}
+
+
+def _trouble(read: OrdersRead) -> str:
+    reply = read.reply
+    return f"HTTP {reply.status}" if isinstance(reply, Answered) else reply.error

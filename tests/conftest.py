@@ -1,3 +1,9 @@
 """Makes the parts of `tests/parts` available to every test."""
 
-pytest_plugins = ["tests.parts.databases", "tests.parts.exchange", "tests.parts.fleet", "tests.parts.valkey"]
+pytest_plugins = [
+    "tests.parts.databases",
+    "tests.parts.exchange",
+    "tests.parts.fleet",
+    "tests.parts.valkey",
+    "tests.parts.why",
+]

@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.orm import DeclarativeBase
 
-from models import Ended, Enqueued, Joined, Judged, Looked, Replied, Started
+from models import Acted, Ended, Enqueued, Found, Joined, Judged, Looked, Replied, RepliedLate, Started
 from worker.audit.engine import reading
 
 # The newest ones; an order that was canceled more often is a loop that needs no full listing.
 MOST_JOBS = 200
+# So many times nobody pauses and resumes within one order's life.
+MOST_ACTIONS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,21 @@ class ReplyRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LateRow:
+    job_id: str
+    attempt: int
+    transport: str
+    http_status: int | None
+    body: str | None
+    body_encoding: str | None
+    error: str | None
+    sent_at: datetime | None
+    answered_at: datetime | None
+    command_id: int | None
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictRow:
     job_id: str
     attempt: int
@@ -108,6 +125,23 @@ class OutcomeRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FindingRow:
+    job_id: str
+    finding: str
+    found_by: str
+    because: str
+    found_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionRow:
+    action: str
+    acted_by: str
+    because: str | None
+    acted_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobFacts:
     """One job's rows, each kind in the order of its time."""
 
@@ -116,20 +150,35 @@ class JobFacts:
     joins: tuple[JoinRow, ...] = ()
     starts: tuple[StartRow, ...] = ()
     replies: tuple[ReplyRow, ...] = ()
+    late: tuple[LateRow, ...] = ()
     verdicts: tuple[VerdictRow, ...] = ()
     reads: tuple[ReadRow, ...] = ()
     outcome: OutcomeRow | None = None
+    findings: tuple[FindingRow, ...] = ()
 
 
-RowType = TypeVar("RowType", JobRow, JoinRow, StartRow, ReplyRow, VerdictRow, ReadRow, OutcomeRow)
-Grouped = dict[str, tuple[RowType, ...]]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderFacts:
+    """The order's jobs, oldest first, and what people did with the ledger meanwhile (and last before)."""
+
+    jobs: tuple[JobFacts, ...] = ()
+    actions: tuple[ActionRow, ...] = ()
 
 
-def order_story(engine: Engine, order_id: int, *, account: str | None = None) -> tuple[JobFacts, ...]:
-    """The newest MOST_JOBS jobs of the order, oldest first, all as of one moment; of every account unless told."""
+RowType = TypeVar(
+    "RowType", JoinRow, StartRow, ReplyRow, LateRow, VerdictRow, ReadRow, OutcomeRow, FindingRow
+)
+
+
+def order_story(
+    engine: Engine, order_id: int, *, account: str | None = None, ledger: str = "cancelq"
+) -> OrderFacts:
+    """The newest MOST_JOBS jobs of the order, all as of one moment; of every account unless told."""
     with reading(engine) as connection:
         jobs = _jobs(connection, order_id, account)
-        return _with_facts(connection, jobs) if jobs else ()
+        if not jobs:
+            return OrderFacts()
+        return OrderFacts(jobs=_with_facts(connection, jobs), actions=_actions(connection, ledger, jobs))
 
 
 def _jobs(connection: Connection, order_id: int, account: str | None) -> list[JobRow]:
@@ -142,36 +191,49 @@ def _jobs(connection: Connection, order_id: int, account: str | None) -> list[Jo
 
 def _with_facts(connection: Connection, jobs: Sequence[JobRow]) -> tuple[JobFacts, ...]:
     ids = [job.job_id for job in jobs]
-    joins = _grouped(connection, ids, Joined, JoinRow, "requested_at")
-    starts = _grouped(connection, ids, Started, StartRow, "attempt")
-    replies = _grouped(connection, ids, Replied, ReplyRow, "attempt")
-    verdicts = _grouped(connection, ids, Judged, VerdictRow, "attempt")
-    reads = _grouped(connection, ids, Looked, ReadRow, "read_at")
-    outcomes = _grouped(connection, ids, Ended, OutcomeRow, "finished_at")
+    joins = _by_job(connection, ids, Joined, JoinRow, "requested_at")
+    starts = _by_job(connection, ids, Started, StartRow, "attempt")
+    replies = _by_job(connection, ids, Replied, ReplyRow, "attempt")
+    late = _by_job(connection, ids, RepliedLate, LateRow, "attempt")
+    verdicts = _by_job(connection, ids, Judged, VerdictRow, "attempt")
+    reads = _by_job(connection, ids, Looked, ReadRow, "read_at")
+    outcomes = _by_job(connection, ids, Ended, OutcomeRow, "finished_at")
+    findings = _by_job(connection, ids, Found, FindingRow, "found_at")
     return tuple(
         JobFacts(
             job=job,
-            joins=joins.get(job.job_id, ()),
-            starts=starts.get(job.job_id, ()),
-            replies=replies.get(job.job_id, ()),
-            verdicts=verdicts.get(job.job_id, ()),
-            reads=reads.get(job.job_id, ()),
-            outcome=next(iter(outcomes.get(job.job_id, ())), None),
+            joins=tuple(joins[job.job_id]),
+            starts=tuple(starts[job.job_id]),
+            replies=tuple(replies[job.job_id]),
+            late=tuple(late[job.job_id]),
+            verdicts=tuple(verdicts[job.job_id]),
+            reads=tuple(reads[job.job_id]),
+            outcome=next(iter(outcomes[job.job_id]), None),
+            findings=tuple(findings[job.job_id]),
         )
         for job in jobs
     )
 
 
-def _grouped(
+def _by_job(
     connection: Connection, ids: Sequence[str], table: type[DeclarativeBase], row: type[RowType], order: str
-) -> Grouped[RowType]:
-    """The rows of these jobs, by job."""
-    of_job = table.__table__.c.job_id
-    found = select(*_columns(table, row)).where(of_job.in_(ids)).order_by(table.__table__.c[order])
+) -> defaultdict[str, list[RowType]]:
+    cells = table.__table__.c
+    found = select(*_columns(table, row)).where(cells.job_id.in_(ids)).order_by(cells[order])
     by_job: defaultdict[str, list[RowType]] = defaultdict(list)
     for values in connection.execute(found).mappings():
         by_job[values["job_id"]].append(row(**values))
-    return {job_id: tuple(rows) for job_id, rows in by_job.items()}
+    return by_job
+
+
+def _actions(connection: Connection, ledger: str, jobs: Sequence[JobRow]) -> tuple[ActionRow, ...]:
+    """Since the oldest of the jobs, and the last before that: whether it was born into a pause."""
+    born = jobs[0].enqueued_at
+    acted = select(*_columns(Acted, ActionRow)).where(Acted.ledger == ledger).order_by(Acted.acted_at.desc())
+    since = connection.execute(acted.where(Acted.acted_at > born).limit(MOST_ACTIONS)).mappings().all()
+    before = acted.where(Acted.acted_at <= born, Acted.action != "drain").limit(1)
+    last = connection.execute(before).mappings().all()
+    return tuple(ActionRow(**row) for row in reversed([*since, *last]))
 
 
 def _columns(table: type[DeclarativeBase], row: type[Any]) -> list[Any]:

@@ -13,7 +13,7 @@ from worker.errors import AuditUnavailable
 from worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from worker.audit.order_story import JobFacts
+    from worker.audit.order_story import OrderFacts
     from worker.report.present import Present
     from worker.report.why import Tale
 
@@ -47,48 +47,46 @@ def _tale(settings: Settings, order_id: int, account: str | None, zone: tzinfo) 
     sources = Sources(
         recorded=recorded,
         present=present.answers,
-        links=linked_orders(recorded, settings),
+        links=linked_orders(recorded.jobs, settings),
         notes=[note for note in (not_read, present.note) if note],
     )
     return tell(order_id, sources, zone)
 
 
-def _recorded(
-    settings: Settings, order_id: int, account: str | None
-) -> tuple[tuple["JobFacts", ...], str | None]:
+def _recorded(settings: Settings, order_id: int, account: str | None) -> tuple["OrderFacts", str | None]:
     """What the audit knows, or why it could not be asked: then the ledger's word still helps."""
     from worker.audit.engine import audit_url, is_missing, open_engine
-    from worker.audit.order_story import order_story
+    from worker.audit.order_story import OrderFacts, order_story
     from worker.audit.schema import require_head
 
     engine = open_engine(audit_url(settings))
     try:
         if is_missing(engine):
-            return (), "there is no audit yet"
+            return OrderFacts(), "there is no audit yet"
         require_head(engine)
-        return order_story(engine, order_id, account=account), None
+        return order_story(engine, order_id, account=account, ledger=settings.ledger), None
     except AuditUnavailable as error:
-        return (), f"the audit could not be asked: {error}"
+        return OrderFacts(), f"the audit could not be asked: {error}"
     finally:
         engine.dispose()
 
 
-def _present(
-    settings: Settings, order_id: int, account: str | None, recorded: tuple["JobFacts", ...]
-) -> "Present":
+def _present(settings: Settings, order_id: int, account: str | None, recorded: "OrderFacts") -> "Present":
     from worker.embedded.places import is_known, redis_place
     from worker.report.present import Present, ask_ledger
 
     if not is_known(settings):
         return Present(note="there is no ledger yet")
-    accounts = {account} if account is not None else {DEFAULT_ACCOUNT, *(f.job.account for f in recorded)}
+    accounts = (
+        {account} if account is not None else {DEFAULT_ACCOUNT, *(f.job.account for f in recorded.jobs)}
+    )
     with redis_place(settings) as url:
         return ask_ledger(
             url,
             settings.ledger,
             order_id=order_id,
             accounts=sorted(accounts),
-            open_jobs=[facts.job.job_id for facts in recorded if facts.outcome is None],
+            open_jobs=[facts.job.job_id for facts in recorded.jobs if facts.outcome is None],
         )
 
 

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
 
-from worker.audit.order_story import JobFacts, ReplyRow, StartRow, VerdictRow
+from worker.audit.order_story import ActionRow, JobFacts, ReplyRow, StartRow, VerdictRow
+from worker.clock import iso
+from worker.job import Steering
 from worker.reply import Transport
 from worker.report.figures import milliseconds
-from worker.report.wording import answer_words, clock_time, read_words, rule_words
+from worker.report.wording import answer_words, clock_time, late_words, read_words, rule_words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,14 +23,25 @@ class Event:
     facts: Mapping[str, object] = field(default_factory=dict)
 
 
-def events(facts: JobFacts, redrives: Sequence[JobFacts], zone: tzinfo) -> tuple[Event, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What bears on a job from outside: the jobs that redid it, and what people did with the ledger."""
+
+    redrives: Sequence[JobFacts] = ()
+    actions: Sequence[ActionRow] = ()
+
+
+def events(facts: JobFacts, around: Surroundings, zone: tzinfo) -> tuple[Event, ...]:
     """The request comes first, whatever the clocks of the hosts say; the rest by time."""
     rest = [
         *_joined(facts, zone),
         *_attempts(facts),
+        *_late(facts),
         *_reads(facts),
+        *_steered(facts, around.actions, zone),
         *_ended(facts),
-        *_redriven(redrives),
+        *_found(facts),
+        *_redriven(around.redrives),
     ]
     return (_asked(facts, zone), *sorted(rest, key=lambda event: event.at))
 
@@ -111,12 +124,56 @@ def _decided(row: VerdictRow | None) -> Iterator[Event]:
         yield Event(at=row.decided_at, kind="decided", says=says, attempt=row.attempt, facts=facts)
 
 
-READ_KINDS = {"order": "order_read", "command_report": "command_report", "late_reply": "late_reply"}
+def _late(facts: JobFacts) -> Iterator[Event]:
+    for row in facts.late:
+        says = f"attempt {row.attempt}: late reply, it was already written off: {late_words(row)}"
+        at = row.answered_at or row.recorded_at
+        yield Event(at=at, kind="late_reply", says=says, attempt=row.attempt)
+
+
+READ_KINDS = {"order": "order_read", "command_report": "command_report"}
 
 
 def _reads(facts: JobFacts) -> Iterator[Event]:
     for row in facts.reads:
         yield Event(at=row.read_at, kind=READ_KINDS.get(row.kind, row.kind), says=read_words(row))
+
+
+def _steered(facts: JobFacts, actions: Sequence[ActionRow], zone: tzinfo) -> Iterator[Event]:
+    """Each pause that overlaps the job's life, and what else was done during it."""
+    born, died = facts.job.enqueued_at, facts.outcome.finished_at if facts.outcome is not None else None
+    for pause, resume in _pauses(actions):
+        if (died is None or pause.acted_at < died) and (resume is None or resume.acted_at > born):
+            yield _paused(pause, resume, zone)
+    for row in actions:
+        if row.action == Steering.DRAIN and born <= row.acted_at and (died is None or row.acted_at < died):
+            yield Event(at=row.acted_at, kind="drained", says=f"drain asked for by {_actor(row)}")
+
+
+def _pauses(actions: Sequence[ActionRow]) -> Iterator[tuple[ActionRow, ActionRow | None]]:
+    """A pause within a pause changes nothing; None: it goes on."""
+    pause: ActionRow | None = None
+    for row in actions:
+        if row.action == Steering.PAUSE and pause is None:
+            pause = row
+        elif row.action == Steering.RESUME and pause is not None:
+            yield pause, row
+            pause = None
+    if pause is not None:
+        yield pause, None
+
+
+def _paused(pause: ActionRow, resume: ActionRow | None, zone: tzinfo) -> Event:
+    until = "not resumed since"
+    if resume is not None:
+        until = f"to {clock_time(resume.acted_at, zone)}, resumed by {_actor(resume)}"
+    says = f"paused by {_actor(pause)}, from {clock_time(pause.acted_at, zone)} {until}"
+    facts = {"by": pause.acted_by, "until": iso(resume.acted_at) if resume is not None else None}
+    return Event(at=pause.acted_at, kind="paused", says=says, facts=facts)
+
+
+def _actor(row: ActionRow) -> str:
+    return f"{row.acted_by} ({row.because})" if row.because else row.acted_by
 
 
 def _ended(facts: JobFacts) -> Iterator[Event]:
@@ -125,6 +182,12 @@ def _ended(facts: JobFacts) -> Iterator[Event]:
         proof = " ".join(part for part in (row.evidence, row.detail) if part)
         filled = f"; contracts filled: {row.filled_qty}" if row.filled_qty is not None else ""
         yield Event(at=row.finished_at, kind="ended", says=f"ended {row.outcome}, by {proof}{filled}")
+
+
+def _found(facts: JobFacts) -> Iterator[Event]:
+    for row in facts.findings:
+        says = f"found {row.finding} by a person, {row.found_by}: {row.because}"
+        yield Event(at=row.found_at, kind="finding", says=says, facts={"finding": row.finding})
 
 
 def _redriven(redrives: Sequence[JobFacts]) -> Iterator[Event]:

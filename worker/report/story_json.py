@@ -6,14 +6,14 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, TypeVar
 
-from worker.audit.order_story import JobFacts, ReplyRow, StartRow, VerdictRow
+from worker.audit.order_story import JobFacts, LateRow, ReplyRow, StartRow, VerdictRow
 from worker.clock import iso
 from worker.report.links import Linked
 from worker.report.story import Event
 from worker.report.why import JobTale, Tale
 from worker.report.wording import rule_why
 
-Row = TypeVar("Row", ReplyRow, VerdictRow)
+Row = TypeVar("Row", ReplyRow, LateRow, VerdictRow)
 
 
 def render_story(tale: Tale) -> str:
@@ -49,6 +49,7 @@ def _job(job: JobTale) -> dict[str, Any]:
         "requests": list(_requests(facts)),
         "attempts": [_attempt(start, facts) for start in facts.starts],
         "reads": [_cells(row, *(name for name in asdict(row) if name != "job_id")) for row in facts.reads],
+        "findings": [_cells(row, "finding", "found_by", "because", "found_at") for row in facts.findings],
         "events": [_event(event) for event in job.events],
     }
 
@@ -65,9 +66,22 @@ def _requests(facts: JobFacts) -> Iterable[dict[str, Any]]:
         yield _cells(row, *REQUEST, "requested_at") | {"joined": True}
 
 
+LATE = (
+    "transport",
+    "http_status",
+    "answered_at",
+    "command_id",
+    "error",
+    "body",
+    "body_encoding",
+    "recorded_at",
+)
+
+
 def _attempt(start: StartRow, facts: JobFacts) -> dict[str, Any]:
     reply = _of_attempt(facts.replies, start.attempt)
     verdict = _of_attempt(facts.verdicts, start.attempt)
+    late = _of_attempt(facts.late, start.attempt)
     latency = reply.latency_us if reply is not None else None
     return {
         **_cells(start, "attempt", "worker", "started_at", "policy_version"),
@@ -78,6 +92,7 @@ def _attempt(start: StartRow, facts: JobFacts) -> dict[str, Any]:
         "latencyMs": None if latency is None else latency / 1000,
         **_cells(verdict, "verdict", "command_id", "failure_reason", "failure_text", "rule", "decided_at"),
         "why": rule_why(verdict) if verdict is not None else None,
+        "lateReply": _cells(late, *LATE) if late is not None else None,
         "judgedBy": verdict.policy_version if verdict is not None else None,
     }
 

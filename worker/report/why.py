@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any
 
-from worker.audit.order_story import MOST_JOBS, JobFacts, JobRow
+from worker.audit.order_story import MOST_JOBS, JobFacts, JobRow, OrderFacts
 from worker.report.conclusion import conclusion
 from worker.report.links import Links
-from worker.report.story import Event, events
+from worker.report.story import Event, Surroundings, events
 from worker.settings import names_live
 
 
@@ -53,7 +53,7 @@ class Tale:
 class Sources:
     """What was learned, before anybody made sense of it."""
 
-    recorded: Sequence[JobFacts]
+    recorded: OrderFacts
     present: Mapping[str, Mapping[str, Any]]  # job id → the ledger's status answer
     links: Mapping[str, Links]  # by account
     notes: Sequence[str] = ()
@@ -61,7 +61,7 @@ class Sources:
 
 def tell(order_id: int, sources: Sources, zone: tzinfo) -> Tale:
     """One section an account, in the order of the names."""
-    known = [*sources.recorded, *_unrecorded(sources)]
+    known = [*sources.recorded.jobs, *_unrecorded(sources)]
     accounts = [
         AccountTale(
             account=account,
@@ -70,7 +70,7 @@ def tell(order_id: int, sources: Sources, zone: tzinfo) -> Tale:
         )
         for account in sorted({facts.job.account for facts in known})
     ]
-    cut = [f"only the newest {MOST_JOBS} jobs are told"] if len(sources.recorded) >= MOST_JOBS else []
+    cut = [f"only the newest {MOST_JOBS} jobs are told"] if len(sources.recorded.jobs) >= MOST_JOBS else []
     return Tale(order_id=order_id, zone=zone, accounts=tuple(accounts), notes=(*sources.notes, *cut))
 
 
@@ -81,18 +81,19 @@ def _of_account(known: Iterable[JobFacts], account: str) -> list[JobFacts]:
 def _job_tale(facts: JobFacts, known: Sequence[JobFacts], sources: Sources, zone: tzinfo) -> JobTale:
     now = sources.present.get(facts.job.job_id) if facts.outcome is None else None
     redrives = tuple(other for other in known if other.job.redrive_of == facts.job.job_id)
+    around = Surroundings(redrives=redrives, actions=sources.recorded.actions)
     return JobTale(
         facts=facts,
         now=now,
         redriven_as=tuple(other.job.job_id for other in redrives),
-        events=events(facts, redrives, zone),
+        events=events(facts, around, zone),
         conclusion=conclusion(facts, now, redrives, zone),
     )
 
 
 def _unrecorded(sources: Sources) -> list[JobFacts]:
     """Jobs so young that the audit has not heard of them."""
-    recorded = {facts.job.job_id for facts in sources.recorded}
+    recorded = {facts.job.job_id for facts in sources.recorded.jobs}
     return [
         JobFacts(job=_row(answer), recorded=False)
         for job_id, answer in sources.present.items()

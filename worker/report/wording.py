@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta, tzinfo
 
-from worker.audit.order_story import ReadRow, ReplyRow, VerdictRow
+from worker.audit.order_story import LateRow, ReadRow, ReplyRow, VerdictRow
 from worker.reasons import RULES, VERSION, Meaning, RuleName
 from worker.reply import Transport
 
@@ -67,9 +67,6 @@ def read_words(row: ReadRow) -> str:
             return f"order read: {_order_seen(row)}"
         case "command_report":
             return f"command report read: {_report_seen(row)}"
-        case "late_reply":
-            said = f"HTTP {row.http_status}: {excerpt(row.body)}" if row.http_status else row.error
-            return f"late reply to an attempt already written off: {said}"
     return f"{row.kind}: {row.status}"
 
 
@@ -92,6 +89,14 @@ def _was_read(row: ReadRow) -> bool:
 def _failure(row: ReadRow) -> str:
     said = row.error or f"HTTP {row.http_status}"
     return f"nothing learned, {said}"
+
+
+def late_words(row: LateRow) -> str:
+    """What came back when nobody waited for it any more."""
+    if row.transport != Transport.ANSWERED:
+        return f"{row.transport}: {row.error}"
+    command = f"commandId {row.command_id}, " if row.command_id is not None else ""
+    return f"HTTP {row.http_status}, {command}{excerpt(row.body)}"
 
 
 def excerpt(text: str | None) -> str:

@@ -1,6 +1,7 @@
 """`cancelq why` tells what the audit holds, so that a person at 3 a.m. understands it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine
@@ -186,22 +187,18 @@ def test_an_open_job_without_a_ledger_says_that_more_is_not_known(why: Why, audi
 
 
 def test_a_redrive_is_told_from_both_sides(why: Why, audit_engine: Engine) -> None:
-    again = a_job("job-2", requested_by="alice")
+    redrive = replace(a_job("job-2", requested_by="alice"), redrive_of=JobId("job-1"), enqueued_at=at(9000))
     record(
         audit_engine,
         job_fact(a_job()),
         an_end(Outcome.REFUSED, "reply AccountClosed", after=500),
-        job_fact(type(again)(**{**fields(again), "redrive_of": JobId("job-1"), "enqueued_at": at(9000)})),
+        job_fact(redrive),
     )
     old, new = why.jobs("123")
     assert (old["redrivenAs"], new["redriveOf"]) == (["job-2"], "job-1")
     assert old["conclusion"].endswith("no POST; redriven as job job-2 (still open)")
     assert kinds(old["events"])[-1] == "redriven"
     assert new["events"][0]["says"].endswith("redrive of job job-1")
-
-
-def fields(job: object) -> dict[str, object]:
-    return {name: getattr(job, name) for name in type(job).__dataclass_fields__}
 
 
 def test_every_account_with_such_an_order_has_its_section(why: Why, audit_engine: Engine) -> None:
@@ -281,6 +278,21 @@ def test_only_pauses_that_overlap_the_jobs_life_are_told(why: Why, audit_engine:
         "paused by bob, from 2026-11-23 11:59:59.950 to 2026-11-23 12:00:00.300, resumed by bob",
         "paused by bob, from 2026-11-23 12:00:00.400 to 2026-11-23 12:00:02.000, resumed by bob",
     ]
+
+
+def test_a_pause_that_was_over_before_a_later_job_is_not_told_of_it(why: Why, audit_engine: Engine) -> None:
+    record(
+        audit_engine,
+        job_fact(a_job()),
+        *(an_action("p", after=100), an_action("r", Steering.RESUME, after=200)),
+        an_outcome(after=1000),
+        job_fact(replace(a_job("job-2"), enqueued_at=at(5000))),
+    )
+    first, second = why.jobs("123")
+    assert (kinds(first["events"]), kinds(second["events"])) == (
+        ["enqueued", "paused", "ended"],
+        ["enqueued"],
+    )
 
 
 def test_a_pause_that_goes_on_is_told_of_an_open_job(why: Why, audit_engine: Engine) -> None:

@@ -6,6 +6,7 @@ CancelqError
 │   ├── NotStored          certainly not in the ledger
 │   └── MaybeStored        perhaps in the ledger; repeating with the same request id is safe
 ├── LedgerUnavailable      Redis did not answer within its bound
+├── Refused                what an operator asked is not done; says why
 ├── LibraryTooNew          the ledger's functions are newer than this program
 ├── AuditUnavailable       the database did not take a commit within its bound
 ├── FactRejected           the database will never take this one fact
@@ -39,6 +40,10 @@ class MaybeStored(EnqueueError):
 
 class LedgerUnavailable(CancelqError):
     """Redis refused, vanished or did not answer in time."""
+
+
+class Refused(CancelqError):
+    """What an operator asked is not done, and nothing was changed."""
 
 
 class LibraryTooNew(CancelqError):

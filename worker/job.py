@@ -132,6 +132,8 @@ class Memory:
     proof_since: int | None = None  # µs, ledger clock; when proving began
     first_claim_at: int | None = None  # µs, ledger clock; the retry budget counts from here
     stood_still: int = 0  # µs of lock-out that the two times above were moved by
+    held_back: int = 0  # µs of pause that the second one was moved by
+    armed_for: int | None = None  # µs; the activation time of the latest accepted POST
     filled_qty: int | None = None  # contracts that filled before the end, once that was read
     reads: int = 0  # reads in a row that proved nothing
     missing: int = 0  # reads in a row that did not find the order

@@ -129,6 +129,7 @@ class Policy:
     confirm_budget: timedelta
     lockout: timedelta
     jitter: Callable[[], float]  # 0 ≤ jitter < 1; spreads waits over ± 20 %
+    dry_run: bool = False
 
     @property
     def version(self) -> str:
@@ -154,6 +155,7 @@ def policy_from(settings: Settings, jitter: Callable[[], float]) -> Policy:
         confirm_budget=settings.confirm_budget,
         lockout=settings.lockout,
         jitter=jitter,
+        dry_run=settings.dry_run,
     )
 
 
@@ -161,7 +163,9 @@ def policy_from(settings: Settings, jitter: Callable[[], float]) -> Policy:
 
 
 def may_post(job: Job, policy: Policy, now: datetime) -> bool:
-    """Whether deadline, attempt limit and retry budget allow one more POST at `now`."""
+    """Whether deadline, attempt limit and retry budget allow one more POST at `now`; a dry run never does."""
+    if policy.dry_run:
+        return False
     deadline = job.request.deadline
     if deadline is not None and now >= deadline:
         return False
@@ -173,19 +177,20 @@ def _budget_spent(memory: Memory, policy: Policy, now: datetime) -> bool:
     return since is not None and now >= from_micros(since) + policy.retry_budget
 
 
-def resumed(memory: Memory, now: datetime, stood_still: int) -> Memory:
-    """What a claim finds: budgets count from the first claim, and not while all stood still."""
+def resumed(memory: Memory, now: datetime, *, stood_still: int, held_back: int) -> Memory:
+    """What a claim finds: budgets count from the first claim, not in a lock-out; POSTing not in a pause either."""
     if memory.first_claim_at is None:
-        return replace(memory, first_claim_at=to_micros(now), stood_still=stood_still)
-    added = stood_still - memory.stood_still
-    if added <= 0:
+        return replace(memory, first_claim_at=to_micros(now), stood_still=stood_still, held_back=held_back)
+    locked = max(0, stood_still - memory.stood_still)
+    paused = max(0, held_back - memory.held_back)
+    if not locked and not paused:
         return memory
-    proof_since = memory.proof_since + added if memory.proof_since is not None else None
     return replace(
         memory,
-        first_claim_at=memory.first_claim_at + added,
-        proof_since=proof_since,
-        stood_still=stood_still,
+        first_claim_at=memory.first_claim_at + locked + paused,
+        proof_since=memory.proof_since + locked if memory.proof_since is not None else None,
+        stood_still=memory.stood_still + locked,
+        held_back=memory.held_back + paused,
     )
 
 
@@ -269,6 +274,7 @@ def _after_accepted(job: Job, memory: Memory, policy: Policy, now: datetime) -> 
         detail = "confirmation is off"
         return End(outcome=Outcome.ACCEPTED, evidence=Evidence.REPLY, detail=detail, memory=memory)
     armed = job.request.activation_time
+    memory = replace(memory, armed_for=to_micros(armed) if armed is not None else None)
     wait = max(armed - now, timedelta(0)) if armed is not None else timedelta(0)
     return _prove(replace(memory, proof_since=None), now + wait, delay=wait + READ_WAITS[0])
 
@@ -378,13 +384,20 @@ def _after_open(job: Job, sight: Sight, policy: Policy, now: datetime) -> Decisi
         return _after_late_reject(job, sight.late_reject, policy, now)
     if job.memory.pursuit == Meaning.REFUSED:
         return _after_refusal(job, age)
-    if job.memory.pursuit == Meaning.ACCEPTED and _patience_left(job, sight, age):
+    sooner = _wanted_sooner(job)
+    if job.memory.pursuit == Meaning.ACCEPTED and not sooner and _patience_left(job, sight, age):
         return _keep_reading(job, policy, now)
     if not may_post(job, policy, now):
         return _open_for_good(job, sight, policy, now)
     if age < PERMISSION_AGE:
         return Again(step=job.step, delay=PERMISSION_AGE - age, memory=job.memory)
     return Again(step=Step.POST, delay=timedelta(0), memory=replace(job.memory, proof_since=None))
+
+
+def _wanted_sooner(job: Job) -> bool:
+    """A joiner wants the order canceled before the time it was armed for at the exchange."""
+    armed, wanted = job.memory.armed_for, job.request.activation_time
+    return armed is not None and (wanted is None or to_micros(wanted) < armed)
 
 
 def _patience_left(job: Job, sight: Sight, age: timedelta) -> bool:
@@ -416,7 +429,8 @@ def _after_late_reject(job: Job, reject: Verdict, policy: Policy, now: datetime)
 def _open_for_good(job: Job, sight: Sight, policy: Policy, now: datetime) -> Decision:
     """No POST is allowed any more and the order is open: say so, once a late effect can be ruled out."""
     if not job.memory.maybe_acted and _age(job.memory, sight) >= BELIEVED_AGE:
-        return _unresolved(job.memory, Evidence.SEEN_WORKING, sight.ord_status)
+        evidence = Evidence.DRY_RUN if policy.dry_run else Evidence.SEEN_WORKING
+        return _unresolved(job.memory, evidence, sight.ord_status)
     return _keep_reading(job, policy, now)
 
 

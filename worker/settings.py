@@ -61,6 +61,10 @@ def _is_redis(url: SplitResult) -> bool:
     return url.scheme in {"redis", "rediss"} or (url.scheme == "unix" and url.path not in {"", "/"})
 
 
+def _is_web(url: SplitResult) -> bool:
+    return url.scheme in {"http", "https"} and bool(url.hostname)
+
+
 def _is_database(url: SplitResult) -> bool:
     return url.scheme.partition("+")[0] in {"postgresql", "postgres", "sqlite"}
 
@@ -72,6 +76,7 @@ def names_live(exchange_url: str) -> bool:
 
 
 ADDRESSES: dict[str, tuple[Callable[[SplitResult], bool], str]] = {
+    "alert_url": (_is_web, "https://host/path"),
     "redis_url": (_is_redis, "redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket"),
     "database_url": (_is_database, "postgresql://user:password@host/database or sqlite:///path/to/file"),
 }
@@ -104,6 +109,8 @@ class Settings(BaseSettings):
     confirm_budget: Seconds = seconds(60, 1, 7 * 86400)
     lockout: Seconds = seconds(3600, 1, 86400)
     dedupe_life: Seconds = seconds(86400, 1, 30 * 86400)
+    alert_url: SecretStr | None = None
+    dry_run: bool = False
     log: Literal["json", "text"] = "text"
 
     @field_validator("transient_reasons", mode="before")
@@ -121,7 +128,7 @@ class Settings(BaseSettings):
             raise ValueError("must be 1 to 64 letters (a to z), digits, dots, hyphens or underscores")
         return value
 
-    @field_validator("redis_url", "database_url")
+    @field_validator("redis_url", "database_url", "alert_url")
     @classmethod
     def _address(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         """Only what it is an address of; whoever connects knows the rest."""
@@ -174,7 +181,7 @@ class Settings(BaseSettings):
 # Named by the contract, not built yet: refused rather than silently ignored.
 NOT_YET = frozenset(
     {"USERNAME", "PASSWORD", "APP_ID", "APP_VERSION", "CID", "SEC", "DEVICE_ID", "CREDENTIALS"}
-    | {"RATE_LIMIT", "ALERT_URL", "DRY_RUN", "METRICS_PORT"}
+    | {"RATE_LIMIT", "METRICS_PORT"}
 )
 KNOWN = frozenset(name.upper() for name in Settings.model_fields) | {"SECRETS_DIR"}
 

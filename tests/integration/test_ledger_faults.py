@@ -176,7 +176,7 @@ def test_a_broken_join_is_repeated_into_the_widest_wish(scenes: Iterator[Scene])
     writes = each_fault(
         scenes, prepare, lambda s, _: s.door.enqueue(1, requestId="r", priority="urgent"), check
     )
-    assert writes == 9
+    assert writes == 10
 
 
 def test_a_broken_join_that_nobody_repeats_loses_no_job(scenes: Iterator[Scene]) -> None:

@@ -231,7 +231,7 @@ def test_a_closing_job_can_be_parked_but_not_reopened(door: Door, ledger: Ledger
     ledger.close([closing(job_id)])
     assert ledger.settle([settlement(job_id, step=Step.POST)]) == [False]
     assert ledger.settle([settlement(job_id, step=Step.CLOSE, delay=LATER)]) == [True]
-    assert door.places(job_id) == {"due"}
+    assert door.places(job_id) == {"confirm"}
 
 
 def test_a_finished_job_leaves_every_index_and_expires(door: Door, ledger: Ledger) -> None:

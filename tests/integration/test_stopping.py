@@ -26,12 +26,6 @@ LOAD = 150
 
 
 @pytest.fixture
-def plain_fleet(make_fleet: Callable[..., Fleet], redis_url: str, ledger_name: str, tmp_path: Path) -> Fleet:
-    """On SQLite: how a process ends does not depend on the database."""
-    return make_fleet(redis_url, ledger_name, f"sqlite:///{tmp_path / 'audit.sqlite3'}")
-
-
-@pytest.fixture
 def busy(plain_fleet: Fleet) -> Iterator[Fleet]:
     """A worker in the middle of many slow POSTs."""
     plain_fleet.exchange.defaults(latency=[0.2, 0.5])

@@ -21,7 +21,8 @@ from tests.parts.exchange import TOKEN, eventually
 from tests.parts.exchange import Exchange as Simulator
 from tests.parts.rogue import ACCEPTED, closing, rogue
 from worker.errors import LeaseLapsed
-from worker.exchange.client import CANCEL_BODY_CAP, Exchange, Timeouts, no_permit
+from worker.exchange.client import CANCEL_BODY_CAP, Exchange, no_permit
+from worker.exchange.line import Timeouts
 from worker.exchange.wire import HERE
 from worker.job import OrderId
 from worker.reply import Answered, NotSent, Reply, Unanswered
@@ -354,9 +355,9 @@ def test_whatever_the_driver_raises_the_first_byte_decides(
     connect: Any, *, late: bool, expected: type[Reply]
 ) -> None:
     client = connect("http://127.0.0.1:1/v1")
-    client._adapter.close()
+    client._line._adapter.close()
     for kind in set(upstream()):
-        client._adapter = Raising(made(kind), late=late)
+        client._line._adapter = Raising(made(kind), late=late)
         assert isinstance(client.cancel(BODY, no_permit), expected), kind
 
 

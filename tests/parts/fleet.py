@@ -115,6 +115,10 @@ class Fleet:
     def queue(self, bound: timedelta = timedelta(seconds=5)) -> CancelQueue:
         return self.closing.enter_context(CancelQueue(self.redis_url, self.ledger, bound=bound))
 
+    def ledger_client(self) -> Ledger:
+        """What a worker sees of the ledger; closed with the fleet."""
+        return self.closing.enter_context(Ledger(self.redis_url, self.ledger, timeout=timedelta(seconds=5)))
+
     def view(self, name: Any) -> list[dict[str, Any]]:
         engine = open_engine(self.database_url)
         try:
@@ -183,3 +187,9 @@ def make_fleet(exchange: Exchange, tmp_path: Path) -> Iterator[Callable[..., Fle
 def fleet(make_fleet: Callable[..., Fleet], redis_url: str, ledger_name: str, database_url: str) -> Fleet:
     """Workers on the shared Valkey, on each database in turn."""
     return make_fleet(redis_url, ledger_name, database_url)
+
+
+@pytest.fixture
+def plain_fleet(make_fleet: Callable[..., Fleet], redis_url: str, ledger_name: str, tmp_path: Path) -> Fleet:
+    """On SQLite: for what does not depend on the database."""
+    return make_fleet(redis_url, ledger_name, f"sqlite:///{tmp_path / 'audit.sqlite3'}")

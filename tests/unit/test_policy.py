@@ -135,14 +135,16 @@ def test_a_lock_out_stops_everybody() -> None:
 def test_budgets_do_not_count_what_all_stood_still() -> None:
     hour = 3600 * 10**6
     before = Memory(first_claim_at=5, proof_since=7, stood_still=hour)
-    after = resumed(before, NOW, 3 * hour)
+    after = resumed(before, NOW, stood_still=3 * hour, held_back=0)
     assert (after.first_claim_at, after.proof_since, after.stood_still) == (
         5 + 2 * hour,
         7 + 2 * hour,
         3 * hour,
     )
-    assert resumed(after, NOW, 3 * hour) == after
-    assert resumed(Memory(), NOW, hour) == Memory(first_claim_at=to_micros(NOW), stood_still=hour)
+    assert resumed(after, NOW, stood_still=3 * hour, held_back=0) == after
+    assert resumed(Memory(), NOW, stood_still=hour, held_back=0) == Memory(
+        first_claim_at=to_micros(NOW), stood_still=hour
+    )
 
 
 def test_a_closed_session_costs_no_budget() -> None:

@@ -119,7 +119,7 @@ def test_a_setting_that_is_not_built_yet_is_refused(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("line", "right"),
-    [("CANCELQ_CONCURENCY=8", "CANCELQ_CONCURRENCY"), ("CANCELQ_DRY_RUN=1", "not supported")],
+    [("CANCELQ_CONCURENCY=8", "CANCELQ_CONCURRENCY"), ("CANCELQ_CID=1", "not supported")],
 )
 def test_the_env_file_is_held_to_the_same_names(
     monkeypatch: pytest.MonkeyPatch, nothing_set: Path, line: str, right: str

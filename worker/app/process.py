@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import socket
 from contextlib import ExitStack
 from datetime import timedelta
@@ -12,17 +13,21 @@ from uuid_utils import uuid7
 
 from worker.audit.engine import open_engine
 from worker.audit.schema import migrate, require_head
+from worker.audit.stamp import stamp
 from worker.audit.writer import AuditWriter
 from worker.errors import ConfigError
-from worker.exchange.client import Exchange, Timeouts
-from worker.ledger.client import Ledger
+from worker.exchange.client import Exchange
+from worker.exchange.line import Timeouts
+from worker.exchange.webhook import Webhook
+from worker.ledger.client import Ledger, Post
 from worker.policy import policy_from
 from worker.settings import Settings
 from worker.work.crew import Crew
+from worker.work.duty import Alarm
 from worker.work.hand import Hand, LedgerClock
 from worker.work.settle import Settler
 from worker.work.shift import Shift
-from worker.work.sweep import Alarm, Upkeep
+from worker.work.sweep import Upkeep
 
 log = structlog.get_logger()
 # Every call to Redis is a few milliseconds; a frozen one must not hold a lease's renewal up.
@@ -45,14 +50,14 @@ class WorkerProcess:
         self._database_url = database_url
         self._opened = ExitStack()
         self._started = False
+        self.fault: ConfigError | None = None  # why it ended by itself, if that was a fault
         self.shift: Shift
 
     def start(self) -> Self:
         """Check every dependency in turn, then begin; whatever fails is named and nothing stays open."""
         with ExitStack() as opened:
             opened.callback(self._ledger.close_connections)
-            self._prepare_ledger()
-            crew = self._build_crew(opened)
+            crew = self._build_crew(self._prepare_ledger(), opened)
             self._start_threads(crew, opened)
             self._opened = opened.pop_all()
         self._started = True
@@ -61,6 +66,7 @@ class WorkerProcess:
             worker=crew.name,
             exchange=self._settings.exchange_url,
             live=self._settings.is_live,
+            dry_run=self._settings.dry_run,
         )
         return self
 
@@ -76,11 +82,22 @@ class WorkerProcess:
     def _run_shift(self) -> None:
         self.shift.run()
 
-    def _prepare_ledger(self) -> None:
+    def _prepare_ledger(self) -> Post:
+        settings = self._settings
+        post = Post(
+            exchange=settings.exchange_url, dry_run=settings.dry_run, alerts=settings.alert_url is not None
+        )
         self._ledger.ping()
-        self._ledger.prepare(self._settings.dedupe_life)
+        self._ledger.prepare(settings.dedupe_life)
+        self._ledger.sign_on(post)
+        return post
 
-    def _build_crew(self, opened: ExitStack) -> Crew:
+    def _end(self, fault: ConfigError | None) -> None:
+        """As if somebody had asked from outside."""
+        self.fault = fault
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _build_crew(self, post: Post, opened: ExitStack) -> Crew:
         settings = self._settings
         if settings.database_url is None:
             migrate(self._database_url)
@@ -100,6 +117,7 @@ class WorkerProcess:
         opened.callback(exchange.close)
         writer.start()
         opened.callback(writer.stop, timedelta(seconds=10))
+        stamp(engine, writer, settings.exchange_url)
         return Crew(
             name=f"{socket.gethostname()}/{os.getpid()}",
             writer=chain,
@@ -113,6 +131,8 @@ class WorkerProcess:
             lease=settings.lease,
             concurrency=settings.concurrency,
             dedupe_life=settings.dedupe_life,
+            post=post,
+            webhook=_webhook(settings, opened),
         )
 
     def _start_threads(self, crew: Crew, opened: ExitStack) -> None:
@@ -120,7 +140,7 @@ class WorkerProcess:
         alarm = Alarm(self._run_shift)
         settler = Settler(crew, alarm.after)
         self.shift = Shift(crew, settler)
-        upkeep = Upkeep(crew, self.shift, alarm)
+        upkeep = Upkeep(crew, self.shift, alarm, end=self._end)
         upkeep.start()
         opened.callback(upkeep.stop)
         settler.start()
@@ -129,3 +149,11 @@ class WorkerProcess:
         alarm.start()
         opened.callback(alarm.stop)
         opened.callback(self.claim_no_more)  # or a busy shift that the alarm started would not end
+
+
+def _webhook(settings: Settings, opened: ExitStack) -> Webhook | None:
+    if settings.alert_url is None:
+        return None
+    webhook = Webhook(settings.alert_url)
+    opened.callback(webhook.close)
+    return webhook

@@ -39,6 +39,8 @@ def serve(settings: Settings, redis_url: str, ending: Ending) -> int:
         ending.means(lambda: _stop(process))
         celery_worker.start()
         log.info("worker.celery_ended", exitcode=celery_worker.exitcode, threads=threading.active_count())
+        if process.fault is not None:
+            raise process.fault
         return int(celery_worker.exitcode or 0)
     finally:
         ending.means(go_on)

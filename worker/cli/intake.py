@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from worker.cli.reach import show_live
 from worker.errors import AuditUnavailable, ConfigError, LedgerUnavailable
 from worker.settings import Settings, load_settings
 
@@ -119,6 +120,7 @@ def _queue(settings: Settings) -> Iterator["CancelQueue"]:
     from worker.ledger.client import Ledger
     from worker.ledger.producer import BOUND, CancelQueue
 
+    show_live(settings)
     with redis_place(settings) as redis_url:
         if settings.redis_url is None:
             with Ledger(redis_url, settings.ledger, timeout=BOUND) as ledger:

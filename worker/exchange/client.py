@@ -1,19 +1,17 @@
-"""The exchange's REST calls: one cancel, and the reads that prove it. The only user of requests."""
+"""The exchange's REST calls: one cancel, and the reads that prove it."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from types import MappingProxyType
 from typing import Any
 
 from pydantic import SecretStr
 from requests import PreparedRequest, Request
 
-from worker.clock import utc_now
-from worker.exchange.wire import HERE, GuardedAdapter, Watchdog, Wire
+from worker.exchange.line import Line, Timeouts
+from worker.exchange.wire import Wire
 from worker.job import Job, OrderId
-from worker.reply import Answered, NotSent, Reply, Unanswered
+from worker.reply import Answered, Reply
 from worker.verdict import read_json
 
 # A CommandResult is below 9 KB (failureText is capped at 8,192 characters) …
@@ -24,16 +22,6 @@ READ_BODY_CAP = 1024 * 1024
 READ_BATCH = 100
 # No order has more contracts; a larger number is no number of contracts.
 MOST_CONTRACTS = 10**9
-KEPT_HEADERS = frozenset({"content-type", "content-encoding", "retry-after", "location", "date"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
-    """Bounds of one request: per connect, per byte, and over all."""
-
-    connect: timedelta
-    read: timedelta
-    total: timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +48,12 @@ class Exchange:
     def __init__(self, base_url: str, token: SecretStr, *, timeouts: Timeouts, connections: int) -> None:
         self._base = base_url
         self._token = token
-        self._timeouts = timeouts
-        self._adapter = GuardedAdapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
-        self._watchdog = Watchdog()
+        self._total = timeouts.total
+        self._line = Line(timeouts, connections=connections)
         self._cancel = self._prepared("POST", "/order/cancelorder")
 
     def close(self) -> None:
-        self._adapter.close()
-        self._watchdog.stop()
+        self._line.close()
 
     def cancel(self, body: bytes, permit: Callable[[], None], held: Callable[[], bool] = always) -> Reply:
         """POST one cancel; `permit` is asked right before the first byte and may raise LeaseLapsed.
@@ -77,7 +63,7 @@ class Exchange:
         request = self._cancel.copy()
         request.body = body
         request.headers["Content-Length"] = str(len(body))
-        return self._send(request, Wire(permit, self._timeouts.total, held), CANCEL_BODY_CAP)
+        return self._line.send(request, Wire(permit, self._total, held), CANCEL_BODY_CAP)
 
     def orders(self, ids: Sequence[OrderId]) -> OrdersRead:
         """Read the orders; one id goes to /order/item, more to /order/items (at most READ_BATCH)."""
@@ -116,7 +102,7 @@ class Exchange:
         return OrdersRead(reply=reply, found=found, conclusive=isinstance(rows, list))
 
     def _get(self, path: str) -> Reply:
-        return self._send(self._prepared("GET", path), Wire(no_permit, self._timeouts.total), READ_BODY_CAP)
+        return self._line.send(self._prepared("GET", path), Wire(no_permit, self._total), READ_BODY_CAP)
 
     def _prepared(self, method: str, path: str) -> PreparedRequest:
         headers = {
@@ -128,37 +114,6 @@ class Exchange:
         if method == "POST":
             headers["Content-Type"] = "application/json"
         return Request(method, self._base + path, headers=headers).prepare()
-
-    def _send(self, request: PreparedRequest, wire: Wire, cap: int) -> Reply:
-        HERE.wire = wire
-        self._watchdog.guard(wire)
-        try:
-            return self._exchange_bytes(request, wire, cap)
-        except Exception as error:  # noqa: BLE001 - the seam to the driver: whatever it raises says nothing about the order
-            return _failed(wire, error)
-        finally:
-            HERE.wire = None
-            self._watchdog.release(wire)
-
-    def _exchange_bytes(self, request: PreparedRequest, wire: Wire, cap: int) -> Reply:
-        timeout = (self._timeouts.connect.total_seconds(), self._timeouts.read.total_seconds())
-        response = self._adapter.send(request, stream=True, timeout=timeout)
-        body = _read_body(response.raw, cap + 1)
-        if wire.is_cut and _ends_with_connection(response.headers):
-            raise TimeoutError("the wire bound passed before the answer's end")
-        truncated = len(body) > cap
-        if truncated:
-            response.raw.close()
-        response.raw.release_conn()
-        answered_at = utc_now()
-        return Answered(
-            status=response.status_code,
-            headers=_kept(response.headers),
-            body=body[:cap],
-            truncated=truncated,
-            sent_at=wire.sent_at or answered_at,
-            answered_at=answered_at,
-        )
 
 
 def cancel_body(job: Job) -> bytes:
@@ -177,36 +132,10 @@ def cancel_body(job: Job) -> bytes:
     return json.dumps(given, separators=(",", ":")).encode()
 
 
-def _read_body(raw: Any, room: int) -> bytes:
-    """Up to `room` bytes. Only an empty read compares with Content-Length: a short one says nothing about the end."""
-    parts = []
-    while room > 0 and (part := raw.read(room, decode_content=False)):
-        parts.append(part)
-        room -= len(part)
-    return b"".join(parts)
-
-
 def _json(reply: Reply) -> Any:
     """What a 2xx answer carries; None for anything else."""
     ok = isinstance(reply, Answered) and 200 <= reply.status < 300
     return read_json(reply) if ok and isinstance(reply, Answered) else None
-
-
-def _ends_with_connection(headers: Mapping[str, str]) -> bool:
-    """Whether nothing but the connection's end tells where the body ends: a cut one would look whole."""
-    return "content-length" not in headers and headers.get("transfer-encoding", "").lower() != "chunked"
-
-
-def _failed(wire: Wire, error: Exception) -> Reply:
-    """Whether a byte left decides; no exception class can say that reliably."""
-    said = f"{type(error).__name__}: {error}"[:500]
-    if not wire.started:
-        return NotSent(error=said)
-    return Unanswered(error=said, sent_at=wire.sent_at, ended_at=utc_now())
-
-
-def _kept(headers: Mapping[str, str]) -> Mapping[str, str]:
-    return MappingProxyType({k.lower(): v for k, v in headers.items() if k.lower() in KEPT_HEADERS})
 
 
 def _fill(row: Any) -> tuple[OrderId, int]:

@@ -14,11 +14,13 @@ from typing import Any, Self
 from redis.exceptions import RedisError, ResponseError
 
 from worker.clock import from_micros, monotonic, span_micros, to_micros
-from worker.errors import LedgerUnavailable
-from worker.job import ClaimId, Job, JobId, Joiner, Outcome, State, Step
+from worker.errors import ConfigError, LedgerUnavailable
+from worker.job import Action, ClaimId, Job, JobId, Joiner, Outcome, State, Steering, Step
 from worker.ledger import library
 from worker.ledger.connection import address, lacks_functions, open_client
 from worker.ledger.encoding import (
+    Survey,
+    action_from,
     compact,
     fields_json,
     instant,
@@ -29,7 +31,9 @@ from worker.ledger.encoding import (
     pairs,
     prefix,
     storable,
+    survey_from,
 )
+from worker.ledger.receipt import Letter, Receipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,21 @@ class Claimed:
     due_left: bool
     next_due: datetime | None
     stood_still: int = 0  # µs of all lock-outs so far, the present one to its end
+    held_back: int = 0  # µs of all pauses so far, lock-outs apart
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """What a worker process is there for."""
+
+    exchange: str
+    dry_run: bool = False
+    alerts: bool = False  # whether it delivers them
+
+    @property
+    def kind(self) -> str:
+        return "dry" if self.dry_run else "real"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,15 +88,21 @@ class Closing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """What a sweep found; all zero when another process swept within the interval."""
+    """What a sweep found; counts are zero when another process swept within the interval."""
 
     ran: bool
     now: datetime
+    paused: bool
+    drained: bool
     lapsed: int
     due: int
     oldest_due: datetime | None
     next_due: datetime | None
     bells: int
+
+
+# A worker that has not signed on again for so long is gone.
+SIGNED_ON = timedelta(seconds=20)
 
 
 class Ledger:
@@ -106,7 +131,7 @@ class Ledger:
     def claim(self, claim: ClaimId, worker: str, *, lease: timedelta, jobs: int, confirms: int) -> Claimed:
         """Take due jobs: lapsed ones first, then urgent, due and confirmations."""
         asked_at = monotonic()
-        now, due_left, next_due, stood_still, *taken = self._call(
+        now, due_left, next_due, stood_still, held_back, paused, *taken = self._call(
             "cancelq_claim", claim, storable(worker), span_micros(lease), jobs, confirms
         )
         return Claimed(
@@ -116,6 +141,8 @@ class Ledger:
             due_left=bool(due_left),
             next_due=moment(next_due),
             stood_still=int(stood_still),
+            held_back=int(held_back),
+            paused=bool(paused),
         )
 
     def renew(self, lease: timedelta, held: Sequence[tuple[JobId, ClaimId]]) -> frozenset[JobId]:
@@ -170,16 +197,53 @@ class Ledger:
 
     def sweep(self, interval: timedelta) -> Swept:
         """Mend lapsed leases and ring for due work, at most once per interval whoever calls."""
-        ran, now, lapsed, due, oldest, next_due, bells = self._call("cancelq_sweep", span_micros(interval))
+        ran, now, paused, drained, lapsed, due, oldest, next_due, bells = self._call(
+            "cancelq_sweep", span_micros(interval)
+        )
         return Swept(
             ran=bool(ran),
             now=from_micros(now),
+            paused=bool(paused),
+            drained=bool(drained),
             lapsed=lapsed,
             due=due,
             oldest_due=moment(oldest),
             next_due=moment(next_due),
             bells=bells,
         )
+
+    # --- what people do
+
+    def steer(self, kind: Steering, *, action_id: str, by: str, because: str | None) -> Survey:
+        """Pause, drain or resume the whole ledger, in somebody's name; Refused says why it can't be."""
+        told = self._call("cancelq_steer", kind, action_id, storable(by), storable(because or ""))
+        return survey_from(told)
+
+    def survey(self) -> Survey:
+        """How the ledger stands."""
+        return survey_from(self._call("cancelq_survey"))
+
+    def actions(self) -> list[Action]:
+        """What was done with the ledger and the audit may not know yet."""
+        found = pairs(self._call("cancelq_actions"))
+        return [action_from(action_id, text) for action_id, text in found.items()]
+
+    def actions_recorded(self, ids: Sequence[str]) -> None:
+        self._call("cancelq_actions_recorded", *ids)
+
+    def redrive(self, letter: Letter, of: JobId) -> Receipt:
+        """Store a new job for one that ended badly; its order is read before anything is POSTed."""
+        return Receipt.from_reply(self._call("cancelq_redrive", letter.text, of), letter.request_id)
+
+    # --- alerts
+
+    def next_alert(self, again_after: timedelta) -> str | None:
+        """The JSON of an alert that is due; it comes back unless it is `alerted`."""
+        found: str | None = self._call("cancelq_alert", span_micros(again_after))
+        return found
+
+    def alerted(self, alert: str) -> None:
+        self._call("cancelq_alerted", alert)
 
     # --- the audit's side
 
@@ -224,6 +288,26 @@ class Ledger:
             self._redis.hset(
                 meta_key(self.name), "dedupe_life_ms", str(dedupe_life // timedelta(milliseconds=1))
             )
+
+    def sign_on(self, post: Post) -> None:
+        """Say for whom a worker works; ConfigError if the ledger belongs to another exchange or kind of work."""
+        owner, mixed = self._call(
+            "cancelq_sign_on", post.exchange, post.kind, span_micros(SIGNED_ON), int(post.alerts)
+        )
+        if owner != post.exchange:
+            raise ConfigError(
+                f"CANCELQ_LEDGER: the ledger {self.name} belongs to the exchange {owner}, not to {post.exchange}; "
+                "name another ledger, or set CANCELQ_EXCHANGE_URL right"
+            )
+        if mixed:
+            there, here = ("real", "a dry run") if post.dry_run else ("dry-run", "real work")
+            raise ConfigError(
+                f"CANCELQ_DRY_RUN: {there} workers are at work on the ledger {self.name}, and {here} beside them "
+                "would end each other's cancels; stop them, or name another CANCELQ_LEDGER"
+            )
+
+    def sign_off(self, post: Post) -> None:
+        self._call("cancelq_sign_off", post.kind)
 
     def prepare(self, dedupe_life: timedelta) -> None:
         """All that a worker brings to a Redis, which may be new or restarted; cheap to repeat."""

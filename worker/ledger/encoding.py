@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from worker.clock import from_micros
+from worker.errors import Refused
 from worker.job import (
+    Action,
     CancelRequest,
     FirstWish,
     Job,
@@ -15,6 +18,7 @@ from worker.job import (
     OrderId,
     Outcome,
     Priority,
+    Steering,
     Step,
 )
 
@@ -96,6 +100,50 @@ def joiner_from(text: str) -> Joiner:
         deadline=None if fields["deadline"] is None else from_micros(fields["deadline"]),
         requested_at=from_micros(fields["requested_at"]),
     )
+
+
+def action_from(action_id: str, text: str) -> Action:
+    fields = json.loads(text)
+    return Action(
+        id=action_id,
+        kind=Steering(fields["kind"]),
+        by=fields["by"],
+        because=fields["because"],
+        at=from_micros(fields["at"]),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """How a ledger stands; `open` counts the jobs that have not ended."""
+
+    paused_at: datetime | None
+    draining: bool
+    open: int
+    locked_out_until: datetime | None
+    exchange: str | None
+
+    @property
+    def paused(self) -> bool:
+        return self.paused_at is not None
+
+
+def survey_from(text: str) -> Survey:
+    """Refused, with the ledger's own words, when it would not do what it was asked."""
+    told = json.loads(text)
+    if told.get("status") == "refused":
+        raise Refused(told["error"])
+    return Survey(
+        paused_at=_time(told["pausedAt"]),
+        draining=told["draining"],
+        open=told["open"],
+        locked_out_until=_time(told["lockedOutUntil"]),
+        exchange=told["exchange"],
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def storable(text: str) -> str:

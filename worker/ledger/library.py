@@ -17,10 +17,10 @@ NAME = "cancelq"
 LOAD_KEY = "cancelq:library"
 GENERATION = 1000
 # Lua needs a local function before its first use; the functions themselves may stand in any order.
-SHARED = ("write", "prelude", "json", "time", "request", "join")
+SHARED = ("write", "prelude", "json", "time", "request", "join", "alert")
 FUNCTIONS = (
     *("enqueue", "status", "claim", "renew", "settle", "close", "finish", "sweep", "register", "witness"),
-    "service",
+    *("steer", "service"),
 )
 
 

@@ -7,7 +7,8 @@ from sqlalchemy import Engine
 
 from worker.audit.writer import AuditWriter
 from worker.exchange.client import Exchange
-from worker.ledger.client import Ledger
+from worker.exchange.webhook import Webhook
+from worker.ledger.client import Ledger, Post
 from worker.policy import Policy
 from worker.work.hand import Hand, LedgerClock
 
@@ -28,3 +29,5 @@ class Crew:
     lease: timedelta
     concurrency: int
     dedupe_life: timedelta
+    post: Post
+    webhook: Webhook | None = None

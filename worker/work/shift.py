@@ -124,6 +124,7 @@ class Shift:
         claim = ClaimId(uuid7().hex)
         claimed = crew.ledger.claim(claim, crew.name, lease=crew.lease, jobs=free, confirms=READ_BATCH)
         crew.clock.observe(claimed.now, claimed.asked_at)
+        crew.hand.paused = claimed.paused
         crew.hand.take(claimed.jobs, claim, claimed.asked_at)
         try:
             self._hand_out(_with_budgets(claimed), claim)
@@ -222,5 +223,11 @@ class Shift:
 def _with_budgets(claimed: Claimed) -> list[Job]:
     """The jobs with their budgets as of this claim."""
     return [
-        replace(job, memory=resumed(job.memory, claimed.now, claimed.stood_still)) for job in claimed.jobs
+        replace(
+            job,
+            memory=resumed(
+                job.memory, claimed.now, stood_still=claimed.stood_still, held_back=claimed.held_back
+            ),
+        )
+        for job in claimed.jobs
     ]

@@ -1,25 +1,24 @@
 """The duties that repeat: renew leases, sweep, register in SQL, and ring when parked work comes due."""
 
-import heapq
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 
 import structlog
 
-from worker.audit.facts import job_fact, request_fact
+from worker.audit.facts import action_fact, job_fact, request_fact
 from worker.clock import monotonic
-from worker.errors import CancelqError, LedgerUnavailable
+from worker.errors import ConfigError, LedgerUnavailable
 from worker.ledger.client import Swept
+from worker.work.alerts import deliver
 from worker.work.crew import Crew
+from worker.work.duty import SWEEP_EVERY, Alarm, Every
 from worker.work.settle import committed
 from worker.work.shift import Shift
 
 log = structlog.get_logger()
 # Five renewals fit into a lease, so four may fail before it lapses.
 RENEWALS_PER_LEASE = 5
-SWEEP_EVERY = timedelta(milliseconds=250)
 # The sweep function itself runs at most this often, however many processes call it.
 SWEEP_INTERVAL = timedelta(milliseconds=200)
 # A job is in SQL within 2 s of its enqueue; most are there sooner, by their first start row.
@@ -28,86 +27,20 @@ REGISTER_AGE = timedelta(milliseconds=500)
 REGISTER_BATCH = 500
 # A Redis that was restarted or replaced gets its functions and the proof of its durability back.
 TEND_EVERY = timedelta(seconds=5)
+ALERTS_EVERY = timedelta(milliseconds=500)
 # Due work that nobody claimed for so long means that bells do not reach us: start without one.
 UNHEARD = timedelta(seconds=1)
-
-
-class Every:
-    """Runs `duty` in a thread of its own, each `interval`, whatever it raises."""
-
-    def __init__(self, name: str, interval: timedelta, duty: Callable[[], None]) -> None:
-        self._name = name
-        self._interval = interval
-        self._duty = duty
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(self._interval.total_seconds()):
-            try:
-                self._duty()
-            except CancelqError as error:
-                log.warning("duty.failed", duty=self._name, error=str(error))
-            except Exception:
-                log.exception("duty.broke", duty=self._name)
-
-
-class Alarm:
-    """Starts a shift when work that this process parked comes due; a bell would come a sweep later."""
-
-    def __init__(self, ring: Callable[[], None]) -> None:
-        self._ring = ring
-        self._changed = threading.Condition()
-        self._times: list[timedelta] = []
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="alarm", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
-        self._thread.join()
-
-    def after(self, delay: timedelta) -> None:
-        """Ring once `delay` has passed; delays longer than a sweep are the sweep's business."""
-        if delay > SWEEP_EVERY:
-            return
-        with self._changed:
-            heapq.heappush(self._times, monotonic() + delay)
-            self._changed.notify()
-
-    def _run(self) -> None:
-        while self._wait():
-            self._ring()
-
-    def _wait(self) -> bool:
-        """Block until the earliest time has come and forget all that came with it; False at the end."""
-        with self._changed:
-            while not self._stopped:
-                now = monotonic()
-                if self._times and self._times[0] <= now:
-                    while self._times and self._times[0] <= now:
-                        heapq.heappop(self._times)
-                    return True
-                self._changed.wait((self._times[0] - now).total_seconds() if self._times else None)
-            return False
 
 
 class Upkeep:
     """All repeating duties of one worker process."""
 
-    def __init__(self, crew: Crew, shift: Shift, alarm: Alarm) -> None:
+    def __init__(
+        self, crew: Crew, shift: Shift, alarm: Alarm, *, end: Callable[[ConfigError | None], None]
+    ) -> None:
+        """`end` is called, once or more, when this process has no business here any more, and why if it is a fault."""
         self._crew = crew
+        self._end = end
         self._shift = shift
         self._alarm = alarm
         self._witnessed = (0, "")
@@ -116,7 +49,8 @@ class Upkeep:
             Every("sweep", SWEEP_EVERY, self.sweep),
             Every("register", REGISTER_EVERY, self.register),
             Every("witness", SWEEP_EVERY, self.witness),
-            Every("tend", TEND_EVERY, lambda: crew.ledger.prepare(crew.dedupe_life)),
+            Every("tend", TEND_EVERY, self.tend),
+            Every("alerts", ALERTS_EVERY, lambda: deliver(crew)),
         )
 
     def start(self) -> None:
@@ -129,6 +63,7 @@ class Upkeep:
             duty.stop()
         with suppress(LedgerUnavailable):
             self.witness()
+            self._crew.ledger.sign_off(self._crew.post)
 
     def renew(self) -> None:
         crew = self._crew
@@ -149,16 +84,36 @@ class Upkeep:
         asked_at = monotonic()
         swept = self._crew.ledger.sweep(SWEEP_INTERVAL)
         self._crew.clock.observe(swept.now, asked_at)
+        self._crew.hand.paused = swept.paused
+        if swept.drained:
+            log.info("ledger.drained")
+            self._end(None)
         if swept.lapsed:
             log.warning("sweep.lapsed", jobs=swept.lapsed)
         if self._shift.idle and _unheard(swept):
             log.warning("bell.unheard", due=swept.due)
             self._alarm.after(timedelta(0))
 
+    def tend(self) -> None:
+        """Redis may be another one by now: functions, proof of durability, and whose ledger it is."""
+        self._crew.ledger.prepare(self._crew.dedupe_life)
+        try:
+            self._crew.ledger.sign_on(self._crew.post)
+        except ConfigError as error:
+            log.warning("ledger.not_ours", error=str(error))
+            self._end(error)
+
     def register(self) -> None:
-        """Every accepted job and joiner gets its row, also while nobody may claim it."""
+        """Every accepted job and joiner gets its row, also while nobody may claim it; every action too."""
         while self._register_some() == REGISTER_BATCH:
             pass
+        crew = self._crew
+        actions = [
+            (action.id, [action_fact(action, ledger=crew.ledger.name)]) for action in crew.ledger.actions()
+        ]
+        recorded = committed(crew.audit, actions)
+        if recorded:
+            crew.ledger.actions_recorded(recorded)
 
     def _register_some(self) -> int:
         crew = self._crew

@@ -1,7 +1,7 @@
 -- cancelq_claim: take due jobs under a fenced lease: lapsed ones first, then urgent, due, confirmations.
 -- Keys: prefix. Arguments: claim id, worker, lease in microseconds, most jobs, most confirmations.
 -- Reply: {now, 1 if due work is left, time of the next due work or "", microseconds of all lock-outs,
--- then {field, value, ...} per job}.
+-- microseconds of all pauses, 1 if paused, then {field, value, ...} per job}. A pause holds back what would POST.
 -- A job's fields are those before the claim (state, lapsed), plus the claim.
 -- Order of writes: lease, claim, then the index is left: a job is never in neither.
 
@@ -46,7 +46,7 @@ end
 -- The earliest time at which any unclaimed job is due; nil when there is none.
 local function earliest(prefix)
   local first
-  for _, index in ipairs(INDEXES) do
+  for _, index in ipairs(open_indexes(prefix)) do
     local entry = redis.call('ZRANGE', prefix .. ':' .. index, 0, 0, 'WITHSCORES')
     local at = tonumber(entry[2])
     if at and (not first or at < first) then
@@ -58,13 +58,14 @@ end
 
 local function claim(keys, args)
   local prefix, now = keys[1], micros()
-  local wanted, locked = tonumber(args[4]), lockout_until(prefix)
+  local wanted, locked, paused = tonumber(args[4]), lockout_until(prefix), is_paused(prefix)
+  local reply = {now, 0, '', text_of(stood_still(prefix)), text_of(held_back(prefix, now)), paused and 1 or 0}
   if locked > now then
-    return {now, 0, text_of(locked), text_of(stood_still(prefix))}
+    reply[3] = text_of(locked)
+    return reply
   end
   local claimed = {id = args[1], worker = args[2], now = now, expiry = text_of(now + tonumber(args[3]))}
-  local reply = {now, 0, '', text_of(stood_still(prefix))}
-  for _, index in ipairs({'lapsed', 'urgent', 'due'}) do
+  for _, index in ipairs(paused and {'lapsed'} or {'lapsed', 'urgent', 'due'}) do
     wanted = wanted - take_due(prefix, index, wanted, claimed, reply)
   end
   take_due(prefix, 'confirm', tonumber(args[5]), claimed, reply)

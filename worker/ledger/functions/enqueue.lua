@@ -1,5 +1,6 @@
 -- cancelq_enqueue: store one wish to cancel one order, or join the open one of that order.
 -- Keys: prefix. Arguments: the request as one JSON object. Reply: JSON, see "refused" and "receipt".
+-- cancelq_redrive: the same for a job that ended badly, whose id is the second argument; the order is read first.
 -- Order of writes: indexes, order, then the job itself. Until the job stands, what was written means nothing:
 -- claims drop an id without a job, an order that points to no job is free. From then on the wish is safe.
 
@@ -11,23 +12,29 @@ local function fresh_job_id(prefix, request, now)
   return id
 end
 
-local function accept(prefix, request, now)
+local DRAINING = 'the ledger is being drained and takes no new requests; `cancelq resume` opens it again'
+
+local function accept(prefix, request, now, redrive_of)
   local id, at = fresh_job_id(prefix, request, now), text_of(now)
   local job = {
     'id', id, 'account', request.account, 'order_id', request.orderId, 'request_id', request.requestId,
-    'is_automated', request.isAutomated, 'priority', request.priority, 'state', 'queued', 'step', 'post',
-    'attempts', '0', 'joiners', '0', 'enqueued_at', at, 'next_at', at,
+    'is_automated', request.isAutomated, 'priority', request.priority,
+    'state', redrive_of and 'reconciling' or 'queued', 'step', redrive_of and 'reconcile' or 'post', 'attempts', '0', 'joiners', '0', 'enqueued_at', at, 'next_at', at,
   }
   local optional = {
     cl_ord_id = request.clOrdId, custom_tag50 = request.customTag50, requested_by = request.requestedBy,
     activation_time = request.activationTime and text_of(request.activationTime),
-    deadline = request.deadline and text_of(request.deadline),
+    deadline = request.deadline and text_of(request.deadline), redrive_of = redrive_of,
   }
   for name, value in pairs(optional) do
     job[#job + 1], job[#job + 2] = name, value
   end
-  write('ZADD', prefix .. ':' .. index_of(request), at, id)
+  local index = index_of{step = redrive_of and 'reconcile' or 'post', priority = request.priority}
+  write('ZADD', prefix .. ':' .. index, at, id)
   write('ZADD', prefix .. ':unregistered', at, id)
+  if request.deadline then
+    write('ZADD', prefix .. ':deadlines', text_of(request.deadline), id)
+  end
   write('SET', order_key(prefix, request.orderId, request.account), id)
   write('HSET', job_key(prefix, id), unpack(job))
   remember(prefix, request, id)
@@ -53,7 +60,7 @@ local function open_job(prefix, request)
   end
 end
 
-local function enqueue(keys, args)
+local function admit(keys, args, redrive_of)
   local prefix, now = keys[1], micros()
   local request, why, request_id = read_request(args[1] or '', now)
   if not is_ledger(prefix) then
@@ -67,11 +74,23 @@ local function enqueue(keys, args)
   if seen then
     return repeated(prefix, request, seen)
   end
+  if meta(prefix, 'draining') then
+    return refused(DRAINING, request.requestId)
+  end
   local open = open_job(prefix, request)
   if open then
     return join(prefix, open, request, now)
   end
-  return accept(prefix, request, now)
+  return accept(prefix, request, now, redrive_of)
+end
+
+local function enqueue(keys, args)
+  return admit(keys, args)
+end
+
+local function redrive(keys, args)
+  return admit(keys, args, args[2])
 end
 
 redis.register_function('cancelq_enqueue', enqueue)
+redis.register_function('cancelq_redrive', redrive)

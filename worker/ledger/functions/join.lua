@@ -39,6 +39,23 @@ local function keep_first_wish(prefix, job)
   end
 end
 
+-- An earlier activation, or none: what was armed at the exchange for later is asked for again at once.
+local function wake(prefix, job, now)
+  if job.step == 'confirm' and not job.claim then
+    write('HSET', job_key(prefix, job.id), 'next_at', text_of(now))
+    write('ZADD', prefix .. ':' .. index_of(job), text_of(now), job.id)
+  end
+end
+
+-- The latest deadline counts; while a job has one it stands among the deadlines.
+local function move_deadline(prefix, job, wish)
+  if job.deadline and not wish then
+    write('ZREM', prefix .. ':deadlines', job.id)
+  elseif job.deadline and wish > tonumber(job.deadline) then
+    write('ZADD', prefix .. ':deadlines', text_of(wish), job.id)
+  end
+end
+
 -- A job that became urgent moves up at once, if it waits among the others.
 local function move_up(prefix, job)
   local waiting = redis.call('ZSCORE', prefix .. ':due', job.id)
@@ -73,8 +90,12 @@ local function join(prefix, job, request, now)
   if #removals > 0 then
     write('HDEL', job_key(prefix, job.id), unpack(removals))
   end
+  move_deadline(prefix, job, request.deadline)
   if request.priority == 'urgent' then
     move_up(prefix, job)
+  end
+  if job.activation_time and (not request.activationTime or request.activationTime < tonumber(job.activation_time)) then
+    wake(prefix, job, now)
   end
   remember(prefix, request, job.id)
   ring_if_due(prefix, job, now)

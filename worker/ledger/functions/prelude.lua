@@ -3,11 +3,12 @@
 -- KEYS[1] is the ledger's prefix, "{cancelq}"; every other key is derived from it, in the same hash slot.
 -- Times are whole microseconds of this server's clock: exact in a double until the year 2255.
 
-local VERSION = 1003 -- thousands: generation, programs need the same one; rest: additions
+local VERSION = 2001 -- thousands: generation, programs need the same one; rest: additions
 local BELL_CAP = 16 -- one bell per overdue job would grow without end
 local FINISHED_LIFE_MS = 3600000 -- a finished job answers status for an hour; then the audit does
 local SWEEP_BATCH = 1000 -- leases mended per sweep: bounds the time other clients wait
 local INDEXES = {'lapsed', 'urgent', 'due', 'confirm'} -- in order of claim
+local READING = {'lapsed', 'confirm'} -- whoever waits here only reads: a pause does not stop them
 local made_ids = 0 -- keeps ids apart that are made in the same microsecond
 
 local function micros()
@@ -53,13 +54,27 @@ local function read_job(prefix, id)
 end
 
 -- Which index an open, unclaimed job belongs to; an entry in another one is a leftover and means nothing.
+-- A lapsed job never has the step "post": see cancelq_sweep.
 local function index_of(job)
   if job.lapsed then
     return 'lapsed'
-  elseif job.step == 'confirm' then
+  elseif job.step ~= 'post' then
     return 'confirm'
   end
   return job.priority == 'urgent' and 'urgent' or 'due'
+end
+
+local function meta(prefix, name)
+  return redis.call('HGET', prefix .. ':meta', name)
+end
+
+local function is_paused(prefix)
+  return meta(prefix, 'paused_at') and true or false
+end
+
+-- The indexes that may be claimed from now.
+local function open_indexes(prefix)
+  return is_paused(prefix) and READING or INDEXES
 end
 
 -- One anonymous Celery message, "something is due"; the message is the smallest that kombu accepts.
@@ -77,11 +92,30 @@ end
 
 -- Microseconds of lock-out up to the end of the present one.
 local function stood_still(prefix)
-  return tonumber(redis.call('HGET', prefix .. ':meta', 'stood_still') or '0')
+  return tonumber(meta(prefix, 'stood_still') or '0')
 end
 
 local function lockout_until(prefix)
-  return tonumber(redis.call('HGET', prefix .. ':meta', 'lockout_until') or '0')
+  return tonumber(meta(prefix, 'lockout_until') or '0')
+end
+
+-- Microseconds of pause up to now, without what was lock-out at the same time.
+local function held_back(prefix, now)
+  local before, paused_at = tonumber(meta(prefix, 'held_back') or '0'), tonumber(meta(prefix, 'paused_at') or '')
+  if not paused_at then
+    return before
+  end
+  local locked = stood_still(prefix) - math.max(0, lockout_until(prefix) - now)
+  return before + math.max(0, now - paused_at - (locked - tonumber(meta(prefix, 'locked_before'))))
+end
+
+-- How many jobs have not ended.
+local function count_open(prefix)
+  local open = redis.call('ZCARD', prefix .. ':leases')
+  for _, index in ipairs(INDEXES) do
+    open = open + redis.call('ZCARD', prefix .. ':' .. index)
+  end
+  return open
 end
 
 -- What a holder may write besides the job's step: anything else is the ledger's own.
@@ -111,5 +145,6 @@ local function retire(prefix, job)
     write('PEXPIRE', order, FINISHED_LIFE_MS)
   end
   write('ZREM', prefix .. ':unregistered', job.id)
+  write('ZREM', prefix .. ':deadlines', job.id)
   write('ZREM', prefix .. ':leases', job.id)
 end

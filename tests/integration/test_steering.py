@@ -1,0 +1,217 @@
+"""What an operator does with a running fleet, through the commands: pause, resume, drain, dry runs, alerts."""
+
+import getpass
+import json
+import queue
+from collections.abc import Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from tests.parts.exchange import eventually
+from tests.parts.fleet import Fleet
+from tests.parts.ledger import NO_TIME
+
+BUDGET = timedelta(seconds=2)
+LIVE_HOST = "https://live.tradovateapi.com/v1"
+
+
+def told(fleet: Fleet, *arguments: str, code: int = 0, **settings: str) -> dict[str, Any]:
+    done = fleet.run(*arguments, **settings)
+    assert done.returncode == code, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def actions(fleet: Fleet) -> list[dict[str, Any]]:
+    return sorted(fleet.view("audit_actions"), key=lambda row: str(row["acted_at"]))
+
+
+def test_a_paused_fleet_posts_nothing_and_goes_on_where_it_stopped(fleet: Fleet) -> None:
+    fleet.exchange.add_orders(1, 2, 3)
+    fleet.exchange.script(2, {"reason": "AnotherCommandPending", "repeat": 2})
+    fleet.start()
+    fleet.queue().cancel(order_id=1)
+    fleet.ends(1)
+    assert told(fleet, "pause", "--by", "alice", "--because", "odd fills")["paused"]
+    receipts = fleet.queue().cancel_many([{"order_id": 2, "priority": "urgent"}, {"order_id": 3}])
+    eventually(lambda: len(fleet.view("audit_jobs")) == 3, what="the rows of the paused jobs")
+    eventually(lambda: len(actions(fleet)) == 1, what="the pause on record")
+    assert [fleet.queue().status(job_id=r.job_id)["state"] for r in receipts] == ["queued"] * 2
+    assert len(fleet.exchange.requests()) == 1
+    assert not told(fleet, "resume", "--by", "bob")["paused"]
+    assert {row["outcome"] for row in fleet.ends(3).values()} == {"canceled"}
+    eventually(lambda: len(actions(fleet)) == 2, what="the resume on record")
+    pause, resume = actions(fleet)
+    assert (pause["action"], pause["acted_by"], pause["because"]) == ("pause", "alice", "odd fills")
+    assert (resume["action"], resume["acted_by"], resume["ledger"]) == ("resume", "bob", fleet.ledger)
+    assert fleet.fault_of_audit() is None
+
+
+def test_what_is_in_hand_when_a_pause_comes_is_proven_in_it(plain_fleet: Fleet) -> None:
+    plain_fleet.exchange.add_orders(1)
+    plain_fleet.exchange.script(1, {"delay": 0.5, "settle": 1})
+    plain_fleet.start()
+    plain_fleet.queue().cancel(order_id=1)
+    plain_fleet.exchange.wait_for_posts(1)
+    told(plain_fleet, "pause")
+    assert plain_fleet.ends(1)[1]["outcome"] == "canceled"
+    (pause,) = actions(plain_fleet)
+    assert pause["acted_by"].startswith(f"{getpass.getuser()}@")
+
+
+def test_a_retry_budget_does_not_run_out_in_a_pause(plain_fleet: Fleet) -> None:
+    plain_fleet.exchange.add_orders(1)
+    plain_fleet.exchange.script(1, {"reason": "RiskCheckTimeout", "repeat": 2})
+    plain_fleet.start(retry_budget=str(BUDGET.total_seconds()))
+    plain_fleet.queue().cancel(order_id=1)
+    plain_fleet.exchange.wait_for_posts(1)
+    told(plain_fleet, "pause")
+    ledger = plain_fleet.ledger_client()
+    paused_at = ledger.survey().paused_at
+    eventually(lambda: ledger.sweep(NO_TIME).now - paused_at > 1.5 * BUDGET, what="more than the budget")
+    told(plain_fleet, "resume")
+    assert plain_fleet.ends(1)[1]["outcome"] == "canceled"
+
+
+def test_a_drained_fleet_finishes_and_its_workers_exit(plain_fleet: Fleet) -> None:
+    plain_fleet.exchange.defaults(latency=0.05)
+    plain_fleet.exchange.add_orders(*range(1, 101))
+    workers = [plain_fleet.start(concurrency="4"), plain_fleet.start(concurrency="4")]
+    plain_fleet.queue().cancel_many([{"order_id": n} for n in range(1, 101)])
+    survey = told(plain_fleet, "drain", "--by", "alice", "--wait", "30")
+    assert (survey["open"], survey["draining"]) == (0, True)
+    assert [worker.process.wait(15) for worker in workers] == [0, 0]
+    assert len(plain_fleet.ends(100)) == 100
+    refused = plain_fleet.run("enqueue", "500")
+    assert (refused.returncode, json.loads(refused.stdout)["status"]) == (1, "refused")
+    assert "resume" in refused.stderr
+    told(plain_fleet, "resume")
+    assert told(plain_fleet, "enqueue", "500")["status"] == "accepted"
+
+
+def test_a_drain_that_is_not_done_in_time_says_so(plain_fleet: Fleet) -> None:
+    plain_fleet.ledger_client().load_functions()
+    plain_fleet.queue().cancel(order_id=1)
+    assert told(plain_fleet, "drain", "--wait", "0.3", code=1)["open"] == 1
+
+
+def test_a_paused_fleet_is_not_drained(plain_fleet: Fleet) -> None:
+    told(plain_fleet, "pause")
+    done = plain_fleet.run("drain")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "cancelq resume" in done.stderr
+
+
+# --- whose exchange
+
+
+def test_a_worker_for_another_exchange_refuses_to_start(fleet: Fleet) -> None:
+    fleet.start()
+    other = fleet.exchange.url.replace("127.0.0.1", "localhost")
+    on_ledger = fleet.run("worker", exchange_url=other)
+    assert on_ledger.returncode == 2
+    assert f"belongs to the exchange {fleet.exchange.url}" in on_ledger.stderr
+    on_database = fleet.run("worker", exchange_url=other, ledger=f"{fleet.ledger}-other")
+    assert on_database.returncode == 2
+    assert "CANCELQ_DATABASE_URL: the audit at" in on_database.stderr
+    assert "Traceback" not in on_ledger.stderr + on_database.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("pause",), ("resume",), ("drain", "--wait", "0"), ("enqueue", "1"), ("status", "--order", "1")],
+)
+def test_live_is_shown_by_every_command(plain_fleet: Fleet, command: tuple[str, ...]) -> None:
+    plain_fleet.start()  # loads the functions
+    shown = plain_fleet.run(*command, exchange_url=LIVE_HOST)
+    assert "LIVE: real orders, real money" in shown.stderr
+    assert "LIVE" not in plain_fleet.run(*command).stderr
+
+
+# --- dry run
+
+
+def test_a_dry_run_reads_and_records_and_posts_nothing(fleet: Fleet) -> None:
+    fleet.exchange.add_orders(1)
+    fleet.exchange.add_orders({"id": 2, "ordStatus": "Filled"})
+    fleet.start(dry_run="true")
+    fleet.queue().cancel_many([{"order_id": 1}, {"order_id": 2}])
+    jobs = fleet.ends(2)
+    assert (jobs[1]["outcome"], jobs[1]["evidence"]) == ("unresolved", "dry_run Working")
+    assert (jobs[2]["outcome"], jobs[2]["evidence"]) == ("filled", "order_read Filled")
+    assert fleet.exchange.requests() == []
+    assert fleet.view("audit_attempts") == []
+    beside = fleet.run("worker")
+    assert beside.returncode == 2
+    assert "CANCELQ_DRY_RUN" in beside.stderr
+
+
+# --- alerts
+
+
+class Receiver:
+    """A real web server that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.alerts: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.alerts.put(json.loads(body))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Silent."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook?secret=hunter2"
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    thread = Thread(target=made.server.serve_forever)
+    thread.start()
+    yield made
+    made.server.shutdown()
+    thread.join()
+    made.server.server_close()
+
+
+def test_one_alert_for_each_refused_and_unresolved_cancel_and_each_lock_out(
+    plain_fleet: Fleet, receiver: Receiver
+) -> None:
+    plain_fleet.exchange.add_orders(1, 2, 3, 4)
+    plain_fleet.exchange.script(2, {"reason": "TradingLocked"})
+    plain_fleet.exchange.script(3, {"reason": "RiskCheckTimeout", "repeat": 50})
+    plain_fleet.exchange.script(4, {"status": 429})
+    worker = plain_fleet.start(alert_url=receiver.url, retry_budget="1", confirm_budget="2", lockout="1")
+    plain_fleet.queue().cancel_many([{"order_id": n, "requested_by": "m"} for n in (1, 2, 3)])
+    plain_fleet.ends(3)
+    plain_fleet.queue().cancel(order_id=4)
+    plain_fleet.ends(4)
+    got = [receiver.alerts.get(timeout=15) for _ in range(3)]
+    assert [alert["event"] for alert in got] == ["refused", "unresolved", "locked_out"]
+    assert (got[0]["orderId"], got[0]["requestedBy"], got[0]["live"]) == (2, "m", False)
+    assert got[1]["evidence"].startswith("seen_working")
+    assert {alert["ledger"] for alert in got} == {plain_fleet.ledger}
+    assert worker.terminate() == 0
+    assert receiver.alerts.empty()
+    assert "hunter2" not in worker.said()
+
+
+def test_a_receiver_that_is_away_delays_no_cancel(plain_fleet: Fleet) -> None:
+    plain_fleet.exchange.add_orders(1, 2)
+    plain_fleet.exchange.script(1, {"reason": "TradingLocked"})
+    worker = plain_fleet.start(alert_url="http://127.0.0.1:1/hook")
+    plain_fleet.queue().cancel(order_id=1)
+    eventually(lambda: "alert.not_delivered" in worker.said(), what="the failed alert")
+    plain_fleet.queue().cancel(order_id=2)
+    assert plain_fleet.ends(2)[2]["outcome"] == "canceled"

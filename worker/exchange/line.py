@@ -1,0 +1,95 @@
+"""Sends one prepared request over guarded connections and tells what came of it. Knows no API."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any
+
+from requests import PreparedRequest
+
+from worker.clock import utc_now
+from worker.exchange.wire import HERE, GuardedAdapter, Watchdog, Wire
+from worker.reply import Answered, NotSent, Reply, Unanswered
+
+KEPT_HEADERS = frozenset({"content-type", "content-encoding", "retry-after", "location", "date"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Bounds of one request: per connect, per byte, and over all."""
+
+    connect: timedelta
+    read: timedelta
+    total: timedelta
+
+
+class Line:
+    """A pool of guarded connections; thread-safe."""
+
+    def __init__(self, timeouts: Timeouts, *, connections: int) -> None:
+        self._timeouts = timeouts
+        self._adapter = GuardedAdapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
+        self._watchdog = Watchdog()
+
+    def close(self) -> None:
+        self._adapter.close()
+        self._watchdog.stop()
+
+    def send(self, request: PreparedRequest, wire: Wire, cap: int) -> Reply:
+        """At most `cap` bytes of the answer's body are kept; never raises for what happens on the wire."""
+        HERE.wire = wire
+        self._watchdog.guard(wire)
+        try:
+            return self._exchange_bytes(request, wire, cap)
+        except Exception as error:  # noqa: BLE001 - the seam to the driver: whatever it raises says nothing about the order
+            return _failed(wire, error)
+        finally:
+            HERE.wire = None
+            self._watchdog.release(wire)
+
+    def _exchange_bytes(self, request: PreparedRequest, wire: Wire, cap: int) -> Reply:
+        timeout = (self._timeouts.connect.total_seconds(), self._timeouts.read.total_seconds())
+        response = self._adapter.send(request, stream=True, timeout=timeout)
+        body = _read_body(response.raw, cap + 1)
+        if wire.is_cut and _ends_with_connection(response.headers):
+            raise TimeoutError("the wire bound passed before the answer's end")
+        truncated = len(body) > cap
+        if truncated:
+            response.raw.close()
+        response.raw.release_conn()
+        answered_at = utc_now()
+        return Answered(
+            status=response.status_code,
+            headers=_kept(response.headers),
+            body=body[:cap],
+            truncated=truncated,
+            sent_at=wire.sent_at or answered_at,
+            answered_at=answered_at,
+        )
+
+
+def _read_body(raw: Any, room: int) -> bytes:
+    """Up to `room` bytes. Only an empty read compares with Content-Length: a short one says nothing about the end."""
+    parts = []
+    while room > 0 and (part := raw.read(room, decode_content=False)):
+        parts.append(part)
+        room -= len(part)
+    return b"".join(parts)
+
+
+def _ends_with_connection(headers: Mapping[str, str]) -> bool:
+    """Whether nothing but the connection's end tells where the body ends: a cut one would look whole."""
+    return "content-length" not in headers and headers.get("transfer-encoding", "").lower() != "chunked"
+
+
+def _failed(wire: Wire, error: Exception) -> Reply:
+    """Whether a byte left decides; no exception class can say that reliably."""
+    said = f"{type(error).__name__}: {error}"[:500]
+    if not wire.started:
+        return NotSent(error=said)
+    return Unanswered(error=said, sent_at=wire.sent_at, ended_at=utc_now())
+
+
+def _kept(headers: Mapping[str, str]) -> Mapping[str, str]:
+    return MappingProxyType({k.lower(): v for k, v in headers.items() if k.lower() in KEPT_HEADERS})

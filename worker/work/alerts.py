@@ -1,0 +1,40 @@
+"""Delivers what a person must hear of: unresolved, refused, lock-out. Never in a cancel's way."""
+
+import json
+from datetime import timedelta
+
+import structlog
+
+from worker.settings import names_live
+from worker.work.crew import Crew
+
+log = structlog.get_logger()
+# An alert that its receiver did not take is tried again so often, twenty times in all (cancelq_alert counts).
+AGAIN_AFTER = timedelta(seconds=30)
+# Delivered in one go; the rest comes with the next one.
+ROUND = 20
+
+
+def deliver(crew: Crew) -> None:
+    """Post the alerts that are due, one POST each; one that fails ends the round."""
+    if crew.webhook is None:
+        return
+    for _ in range(ROUND):
+        alert = crew.ledger.next_alert(AGAIN_AFTER)
+        if alert is None:
+            return
+        trouble = crew.webhook.post(_body(crew, alert))
+        if trouble is not None:
+            log.warning("alert.not_delivered", error=trouble)
+            return
+        crew.ledger.alerted(alert)
+
+
+def _body(crew: Crew, alert: str) -> bytes:
+    """What happened, and where."""
+    place = {
+        "ledger": crew.ledger.name,
+        "exchange": crew.post.exchange,
+        "live": names_live(crew.post.exchange),
+    }
+    return json.dumps(json.loads(alert) | place).encode()

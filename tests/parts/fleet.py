@@ -154,6 +154,16 @@ class Fleet:
         found = eventually(ended, seconds=seconds, what=f"{count} outcomes")
         return {row["order_id"]: row for row in found}
 
+    def wait_for_end(self, job_id: str, *, seconds: float = 40) -> dict[str, Any]:
+        """The row of audit_jobs, once it has its outcome."""
+
+        def ended() -> dict[str, Any] | None:
+            rows = [row for row in self.view("audit_jobs") if row["job_id"] == job_id]
+            return rows[0] if rows and rows[0]["outcome"] is not None else None
+
+        found: dict[str, Any] = eventually(ended, seconds=seconds, what=f"the end of job {job_id}")
+        return found
+
     def attempts(self, order_id: int) -> list[dict[str, Any]]:
         found = [row for row in self.view("audit_attempts") if row["order_id"] == order_id]
         return sorted(found, key=lambda row: int(row["attempt"]))

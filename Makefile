@@ -14,7 +14,7 @@ setup: .venv/.installed  ## make .venv from the hashed lock, with the cancelq co
 run: .venv/.installed  ## the main job, end to end on this machine: cancelq demo
 	$(BIN)/cancelq demo
 
-test: .venv/.installed-dev  ## all tests, on real Valkey, SQLite, PostgreSQL and HTTP
+test: .venv/.installed-dev .venv/redis-7.0  ## all tests, on real Valkey, SQLite, PostgreSQL and HTTP
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 sure: format lint types test  ## what a commit must pass
@@ -45,6 +45,13 @@ clean:  ## remove what make made (the embedded data in .cancelq stays)
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cancelq needs Python 3.11 or newer; $(PYTHON) is older. Say: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv --without-pip .venv
+
+# The oldest Redis with Functions, for the tests: Debian's own, unpacked beside the rest. Without apt they skip.
+OLD_REDIS = redis-server redis-tools libjemalloc2 liblzf1 liblua5.1-0 lua-cjson lua-bitop
+.venv/redis-7.0: | .venv/bin/python
+	@mkdir -p $@.part && cd $@.part && { apt-get download -qq $(OLD_REDIS) || { apt-get update -qq && apt-get download -qq $(OLD_REDIS); }; } 2>/dev/null \
+	  && for package in *.deb; do dpkg -x $$package .; done && rm -f *.deb && cd - >/dev/null && mv $@.part $@ \
+	  || { rm -rf $@.part; echo "no Redis 7.0 from apt: its tests are skipped" >&2; }
 
 .venv/.installed: requirements.lock pyproject.toml | .venv/bin/python
 	$(PIP) install --quiet --require-hashes -r requirements.lock

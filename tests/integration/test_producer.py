@@ -1,5 +1,6 @@
 """The Python client: what it makes of requests, how long it waits, and that its errors are true."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -8,12 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from redis import Redis
 
+from tests.parts.exchange import eventually
 from tests.parts.ledger import Door
-from tests.parts.valkey import PrivateValkey
+from tests.parts.valkey import PrivateValkey, Server
 from worker import CancelQueue, EnqueueError, MaybeStored, NotStored
 from worker.clock import from_micros
 from worker.errors import ConfigError, LedgerUnavailable
@@ -155,6 +158,55 @@ def test_a_weaker_setting_takes_the_stamp_away(
         for name, value in weaker.items():
             redis.config_set(name, value)
         ledger.stamp_durability()
+        assert queue.cancel(order_id=1).durability == "memory"
+
+
+@pytest.fixture(params=["valkey", "redis 7.0"])
+def binary(request: pytest.FixtureRequest) -> Path | None:
+    """The embedded server's, and the oldest one that has Functions."""
+    if request.param == "valkey":
+        return None
+    found: Path = request.getfixturevalue("redis_7_0")
+    return found
+
+
+def test_a_receipt_says_replicated_only_when_a_replica_has_it(
+    make_server: Callable[..., Server], make_ledger: Callable[[str, str], Ledger], binary: Path | None
+) -> None:
+    primary = make_server("primary", binary=binary)
+    follow = ("--replicaof", f"127.0.0.1 {primary.port}")
+    make_ledger(primary.url, "cancelq").stamp_durability()
+    with CancelQueue(primary.url) as queue:
+        assert queue.cancel(order_id=1).durability == "fsynced"
+        replica = make_server("replica", *follow, binary=binary)
+        eventually(lambda: queue.cancel(order_id=2).durability == "replicated", what="the replica")
+        receipts = queue.cancel_many([{"order_id": 3}, {"order_id": "x"}, {"order_id": 4}])
+        assert [r.durability for r in receipts] == ["replicated", None, "replicated"]
+        assert replica.process is not None
+        replica.process.send_signal(signal.SIGSTOP)
+        with in_time():
+            assert queue.cancel(order_id=5).durability == "fsynced"
+        replica.stop()
+        eventually(lambda: queue.cancel(order_id=6).durability == "fsynced", what="life without a replica")
+
+
+def test_a_replica_proves_nothing_where_this_server_does_not_fsync(
+    make_server: Callable[..., Server], make_ledger: Callable[[str, str], Ledger]
+) -> None:
+    primary = make_server("primary", "--appendfsync", "everysec")
+    make_ledger(primary.url, "cancelq").stamp_durability()
+    make_server("replica", "--replicaof", f"127.0.0.1 {primary.port}")
+    with CancelQueue(primary.url) as queue, Redis.from_url(primary.url) as redis:
+        eventually(lambda: redis.wait(1, 100) == 1, what="the replica")
+        assert queue.cancel(order_id=1).durability == "memory"
+
+
+def test_a_log_that_is_no_longer_written_proves_nothing(
+    private_valkey: PrivateValkey, make_ledger: Callable[[str, str], Ledger]
+) -> None:
+    make_ledger(private_valkey.url, "cancelq").stamp_durability()
+    with Redis.from_url(private_valkey.url) as redis, CancelQueue(private_valkey.url) as queue:
+        redis.config_set("appendonly", "no")
         assert queue.cancel(order_id=1).durability == "memory"
 
 

@@ -2,18 +2,22 @@
 
 import os
 import signal
+import socket
+import subprocess
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from redis import Redis
+from redis.exceptions import RedisError
 
+from tests.parts.exchange import eventually
 from tests.parts.ledger import Door
-from worker.embedded.valkey import EmbeddedValkey, ensure
+from worker.embedded.valkey import EmbeddedValkey, ensure, find_binary
 from worker.ledger.client import Ledger
 
 PATIENCE = timedelta(seconds=5)
@@ -107,6 +111,71 @@ class PrivateValkey:
     def _signal(self, name: signal.Signals) -> None:
         assert self.server.pid is not None
         os.kill(self.server.pid, name)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+@dataclass(slots=True)
+class Server:
+    """A server started by hand: of another version, or a replica of another one."""
+
+    binary: Path
+    folder: Path
+    options: Sequence[str] = ()
+    port: int = field(default_factory=free_port, init=False)
+    process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> "Server":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        place = ("--dir", str(self.folder), "--bind", "127.0.0.1", "--port", str(self.port))
+        durable = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
+        libraries = self.binary.parents[2] / "usr/lib/x86_64-linux-gnu"
+        self.process = subprocess.Popen(
+            [str(self.binary), *place, *durable, *self.options],
+            env={**os.environ, "LD_LIBRARY_PATH": str(libraries)},
+            stdout=subprocess.DEVNULL,
+        )
+        eventually(self._answers, what="the server")
+        return self
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def _answers(self) -> bool:
+        with Redis.from_url(self.url) as redis, suppress(RedisError):
+            return bool(redis.ping())
+        return False
+
+
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start servers of a binary; all are killed at the end."""
+    with ExitStack() as stack:
+
+        def make(name: str, *options: str, binary: Path | None = None) -> Server:
+            server = Server(binary or find_binary(), tmp_path / name, options).start()
+            stack.callback(server.stop)
+            return server
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def redis_7_0() -> Path:
+    """The oldest server that has Functions; `make test` fetches it where there is an apt that has it."""
+    binary = Path(__file__).parents[2] / ".venv/redis-7.0/usr/bin/redis-server"
+    if not binary.exists():
+        pytest.skip("there is no Redis 7.0 in .venv/redis-7.0: no apt here?")
+    return binary
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from worker.cli.intake import UNKNOWN, order_number, utf8
-from worker.cli.records import Zone
+from worker.cli.moments import Zone
 from worker.errors import AuditUnavailable
 from worker.settings import Settings, load_settings
 

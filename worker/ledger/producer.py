@@ -22,6 +22,9 @@ BOUND = timedelta(seconds=1)
 CHUNK = 500
 # Shares of the bound: one address that swallows packets, then a greeting that never comes, still fit.
 CONNECT_SHARE, GREETING_SHARE = 0.4, 0.5
+# Of what is left of the bound: a replica that is slow to answer makes a receipt say less, not come late.
+REPLICA_SHARE = 0.25
+COUNTS_REPLICAS = '"replicas":'
 # The server adds this where an error arose while the function ran, so that a part may be written.
 RAISED_INSIDE = "script: "
 
@@ -81,7 +84,7 @@ class CancelQueue:
         """What the ledger knows of a job, or of the newest job of an order: the contract's status answer."""
         wanted = {"jobId": job_id, "orderId": order_id, "account": account}
         question = json.dumps({name: value for name, value in wanted.items() if value is not None})
-        answer = self._ask("cancelq_status", [question])[0]
+        (answer,), _ = self._ask("cancelq_status", [question])
         if isinstance(answer, Trouble):
             raise LedgerUnavailable(answer.reason)
         known: dict[str, Any] = json.loads(answer)
@@ -99,26 +102,28 @@ class CancelQueue:
         self.close()
 
     def _deliver(self, letters: Sequence[Letter]) -> list[Receipt]:
-        """One pipelined round trip for all letters that can go."""
-        answers = iter(self._ask("cancelq_enqueue", [a.text for a in letters if a.fault is None]))
+        """One pipelined round trip for all letters that can go; a second one where there are replicas to ask."""
+        found, replicated = self._ask("cancelq_enqueue", [a.text for a in letters if a.fault is None])
+        answers = iter(found)
         return [
-            _receipt(letter, next(answers))
+            _receipt(letter, next(answers), replicated=replicated)
             if letter.fault is None
             else letter.returned(Fate.REFUSED, letter.fault)
             for letter in letters
         ]
 
-    def _ask(self, function: str, texts: Sequence[str]) -> list[str | Trouble]:
-        """Call the function once per text; per text the answer or the trouble."""
+    def _ask(self, function: str, texts: Sequence[str]) -> tuple[list[str | Trouble], bool]:
+        """Call the function once per text; per text the answer or the trouble, and whether a replica has it all."""
         if not texts:
-            return []
+            return [], False
         give_up = monotonic() + self._bound
         try:
             connection: Any = self._pool.get_connection()
         except RedisError as error:
-            return [self._trouble(error, maybe=False)] * len(texts)
+            return [self._trouble(error, maybe=False)] * len(texts), False
         try:
-            return self._exchange(connection, [(function, text) for text in texts], give_up)
+            answers = self._exchange(connection, [(function, text) for text in texts], give_up)
+            return answers, self._is_replicated(connection, answers, give_up)
         except BaseException:
             connection.disconnect()  # answers that were not read must not be taken for the next call's
             raise
@@ -142,6 +147,23 @@ class CancelQueue:
                 connection.disconnect()
                 return answers + [self._trouble(error, maybe=True)] * (len(calls) - len(answers))
         return answers
+
+    def _is_replicated(self, connection: Any, answers: Sequence[str | Trouble], give_up: timedelta) -> bool:
+        """Whether a replica, where there are any, has taken all that this connection wrote until now.
+
+        WAIT, on every version: WAITAOF tells nothing more of this server, whose replies come after their fsync, and
+        where they do not it was seen to answer before one.
+        """
+        if not any(isinstance(answer, str) and COUNTS_REPLICAS in answer for answer in answers):
+            return False
+        patience = max(give_up - monotonic(), timedelta(0)) * REPLICA_SHARE
+        try:
+            connection.send_command("WAIT", 1, max(1, patience // timedelta(milliseconds=1)))
+            return int(connection.read_response(timeout=2 * patience.total_seconds() + 0.001)) > 0
+        except RedisError as error:
+            if not is_error_reply(error):  # else it has answered: a caller may lack the right to ask
+                connection.disconnect()
+            return False
 
     def _read(self, connection: Any, give_up: timedelta) -> str | Trouble:
         left = max((give_up - monotonic()).total_seconds(), 0.001)
@@ -168,7 +190,7 @@ def _letter(wish: object) -> Letter:
     return write_letter(wish)
 
 
-def _receipt(letter: Letter, answer: str | Trouble) -> Receipt:
+def _receipt(letter: Letter, answer: str | Trouble, *, replicated: bool) -> Receipt:
     if isinstance(answer, Trouble):
         return letter.returned(Fate.UNKNOWN if answer.maybe else Fate.NOT_STORED, answer.reason)
-    return Receipt.from_reply(answer, letter.request_id)
+    return Receipt.from_reply(answer, letter.request_id, replicated=replicated)

@@ -57,14 +57,18 @@ class Receipt:
         return self.status in STORED
 
     @classmethod
-    def from_reply(cls, text: str, request_id: str) -> "Receipt":
-        """Read the ledger's answer; a refusal may come before the ledger has read the request's id."""
+    def from_reply(cls, text: str, request_id: str, *, replicated: bool = False) -> "Receipt":
+        """Read the ledger's answer; a refusal may come before the ledger has read the request's id.
+
+        `replicated`: after it was given, a replica had all that this connection wrote.
+        """
         reply = json.loads(text)
+        proved = reply.get("durability")
         return cls(
             request_id=reply.get("requestId") or request_id,
             status=Fate(reply["status"]),
             job_id=reply.get("jobId"),
-            durability=reply.get("durability"),
+            durability="replicated" if replicated and proved == "fsynced" else proved,
             error=reply.get("error"),
             account=reply.get("account"),
             order_id=reply.get("orderId"),

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from worker.audit.order_story import JobFacts, ReadRow
-from worker.exchange.client import Exchange, OrdersRead, Timeouts
+from worker.exchange.client import Exchange, OrdersRead
+from worker.exchange.line import Timeouts
 from worker.job import OrderId
 from worker.policy import ENDS, ORD_STATUS, OrderState
 from worker.reply import Answered

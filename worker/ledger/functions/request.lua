@@ -122,18 +122,25 @@ local function refused(why, request_id)
     .. ',"requestId":' .. (request_id and cjson.encode(request_id) or 'null') .. '}'
 end
 
--- Proved only if a worker saw, on this very server process, that every reply waits for its fsync.
+-- "fsynced" only if a worker saw, on this very server process, that every reply waits for its fsync, and the file
+-- is still written. Replicas are counted for the client: it may ask them, which no function can.
 local function durability(prefix)
-  local seen = redis.call('HGET', prefix .. ':meta', 'fsync_seen')
-  local info = seen and redis.pcall('INFO', 'server') -- a caller without the right to ask proves nothing
-  local run_id = type(info) == 'string' and info:match('run_id:(%x+)')
-  return (run_id and seen == run_id .. ' always') and 'fsynced' or 'memory'
+  local seen = meta(prefix, 'fsync_seen')
+  local info = seen and redis.pcall('INFO', 'server', 'persistence', 'replication')
+  if type(info) ~= 'string' then -- a caller without the right to ask proves nothing
+    return '"durability":"memory"'
+  end
+  local run_id, replicas = info:match('run_id:(%x+)'), tonumber(info:match('connected_slaves:(%d+)') or '0')
+  local written = info:find('aof_enabled:1', 1, true) and info:find('aof_last_write_status:ok', 1, true)
+  local proved = run_id and written and seen == run_id .. ' always'
+  return '"durability":"' .. (proved and 'fsynced' or 'memory') .. '"'
+    .. (proved and replicas > 0 and ',"replicas":' .. replicas or '')
 end
 
 local function receipt(prefix, status, request, job_id)
   return '{"jobId":' .. cjson.encode(job_id) .. ',"requestId":' .. cjson.encode(request.requestId)
     .. ',"status":"' .. status .. '","account":' .. cjson.encode(request.account)
-    .. ',"orderId":' .. request.orderId .. ',"durability":"' .. durability(prefix) .. '"}'
+    .. ',"orderId":' .. request.orderId .. ',' .. durability(prefix) .. '}'
 end
 
 local function remember(prefix, request, job_id)

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from worker.embedded import child
 from worker.embedded.valkey import ensure
 from worker.errors import CancelqError
 
 # Enough for a loaded machine; every part is up within a second on a quiet one.
 START_BOUND = 30.0
-STOP_BOUND = 15.0
 # The demo is to end in seconds, also for orders that the exchange never lets go.
 SHORT_BUDGETS = {"CANCELQ_RETRY_BUDGET": "15", "CANCELQ_CONFIRM_BUDGET": "10", "CANCELQ_READ_TIMEOUT": "2"}
 
@@ -36,15 +36,8 @@ class Stage:
         """Start `cancelq ARGUMENTS`; with `stdin` None it ends when this process does."""
         log = (self.home / f"{arguments[0]}.log").open("ab")
         with log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "worker", *arguments],
-                env=dict(self.environment),
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is ours to hand on, in order
-            )
-        self.processes.callback(stop, process)
+            process = child.start(arguments, environment=self.environment, stdout=log, stderr=log)
+        self.processes.callback(child.stop, process)
         if stdin is not None and process.stdin is not None:
             process.stdin.write(stdin)
             process.stdin.close()
@@ -95,7 +88,7 @@ def stage(home: Path, *, seed: int) -> Iterator[Stage]:
     """Start the embedded Valkey and the simulator; stop everything that was started at the end."""
     with ExitStack() as processes, ensure(home) as valkey:
         simulator, url = _start_simulator(seed)
-        processes.callback(stop, simulator)
+        processes.callback(child.stop, simulator)
         yield Stage(home, url, _environment(home, valkey.url, url), processes)
         processes.close()  # before Valkey goes
 
@@ -117,41 +110,13 @@ def _environment(home: Path, redis_url: str, exchange_url: str) -> dict[str, str
 
 
 def _start_simulator(seed: int) -> tuple["subprocess.Popen[bytes]", str]:
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "worker",
-            "simulator",
-            "--port",
-            "0",
-            "--seed",
-            str(seed),
-            "--die-with-parent",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
+    arguments = ["simulator", "--port", "0", "--seed", str(seed), "--die-with-parent"]
+    process = child.start(arguments, stdout=subprocess.PIPE)
     line = process.stdout.readline() if process.stdout is not None else b""
     if not line:
-        stop(process)
+        child.stop(process)
         raise CancelqError("the exchange simulator did not start")
     return process, str(json.loads(line)["url"])
-
-
-def stop(process: "subprocess.Popen[bytes]") -> None:
-    """Ask, wait, insist."""
-    if process.poll() is None:
-        process.terminate()
-    try:
-        process.wait(STOP_BOUND)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
 
 
 def request_lines(orders: Sequence[int], strategy: str) -> bytes:

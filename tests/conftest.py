@@ -4,6 +4,7 @@ pytest_plugins = [
     "tests.parts.databases",
     "tests.parts.exchange",
     "tests.parts.fleet",
+    "tests.parts.up",
     "tests.parts.valkey",
     "tests.parts.why",
 ]

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Self
 
 import structlog
+from pydantic import SecretStr
 from uuid_utils import uuid7
 
 from worker.audit.engine import open_engine
@@ -36,14 +37,19 @@ LEDGER_TIMEOUT = timedelta(seconds=1)
 STUCK_AFTER = timedelta(seconds=30)
 
 
+def require_token(settings: Settings) -> SecretStr:
+    """The exchange's bearer token; ConfigError if there is none."""
+    if settings.access_token is None or not settings.access_token.get_secret_value():
+        raise ConfigError("CANCELQ_ACCESS_TOKEN is not set; the exchange needs a bearer token")
+    return settings.access_token
+
+
 class WorkerProcess:
     """All that works jobs, without Celery: `shift.run` answers a bell."""
 
     def __init__(self, settings: Settings, *, redis_url: str, database_url: str) -> None:
-        if settings.access_token is None or not settings.access_token.get_secret_value():
-            raise ConfigError("CANCELQ_ACCESS_TOKEN is not set; the exchange needs a bearer token")
         self._settings = settings
-        self._token = settings.access_token
+        self._token = require_token(settings)
         self._policy = policy_from(settings, random.random)
         self._ledger = Ledger(redis_url, settings.ledger, timeout=LEDGER_TIMEOUT)
         self._redis_url = redis_url

@@ -46,7 +46,12 @@ class Keeper:
 
     @property
     def is_running(self) -> bool:
-        return self._process.poll() is None
+        return self.exit_code is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
 
     def stop(self) -> None:
         """Ask it to end, then make it; a frozen server is continued, or it would never see the request."""

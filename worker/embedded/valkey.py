@@ -75,6 +75,11 @@ class EmbeddedValkey:
         """Of the server, if it is ours."""
         return self._keeper.pid if self._keeper else None
 
+    @property
+    def exit_code(self) -> int | None:
+        """Of our server, once it ended by itself; None while it runs, and for a server that is only shared."""
+        return self._keeper.exit_code if self._keeper else None
+
     def stop(self) -> None:
         """End the server if we own it, otherwise only our share in it."""
         self._ended.set()
@@ -85,7 +90,7 @@ class EmbeddedValkey:
             self._share = None
         if self._keeper is not None:
             with _parting(self._folder) as nobody_stays:
-                if nobody_stays:
+                if nobody_stays and self._keeper.is_running:  # else somebody may be starting it again there
                     self._folder.clear()
                 self._keeper.stop()
             self._keeper = None

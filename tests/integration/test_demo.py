@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.parts.exchange import eventually
+from tests.parts.processes import started_from
 from worker.audit.engine import open_engine
 from worker.audit.surface import rows
 from worker.demo.compare import compare
@@ -22,19 +23,6 @@ DEMO = [sys.executable, "-m", "worker", "demo", "--orders", "30"]
 def environment(folder: Path) -> dict[str, str]:
     """A folder of its own for temporary files, by which its processes can be told from others."""
     return {k: v for k, v in os.environ.items() if not k.startswith("CANCELQ_")} | {"TMPDIR": str(folder)}
-
-
-def started_from(folder: Path) -> list[str]:
-    """The command lines of all live processes whose environment or arguments name the folder."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-        except OSError:
-            continue  # ended while we looked
-        if str(folder).encode() in words and int(entry.name) != os.getpid():
-            found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-    return found
 
 
 @pytest.fixture

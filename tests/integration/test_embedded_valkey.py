@@ -15,6 +15,7 @@ from kombu import Connection
 from redis import Redis
 
 from tests.parts.exchange import eventually
+from tests.parts.processes import is_running
 from tests.parts.valkey import PrivateValkey
 from worker.embedded.valkey import celery_url, ensure, find_binary
 from worker.errors import ConfigError, LedgerUnavailable
@@ -38,14 +39,6 @@ def another_process(home: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[
             yield process, process.stdout.readline().split()
         finally:
             process.kill()
-
-
-def is_running(pid: int) -> bool:
-    """Whether it runs (a dead one that nobody has reaped yet does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def put(url: str, value: str) -> None:

@@ -1,8 +1,11 @@
 """A real `cancelq up` on a folder of its own, and the processes that it says it started."""
 
+import base64
 import contextlib
+import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -66,6 +70,24 @@ class Up:
             self.process.send_signal(name)
         return self.process.wait(bound)
 
+    def flower_url(self) -> str:
+        """What it said on its way up."""
+        found = eventually(lambda: re.search(r"Flower +(http\S+)", self.said()), what="Flower's address")
+        return str(found[1])
+
+    def flower(
+        self, path: str, *, method: str = "GET", body: str | None = None, password: str | None = ""
+    ) -> tuple[int, str]:
+        """Ask Flower, with the password of its file unless told otherwise; None: with none."""
+        address = urlsplit(self.flower_url()).netloc
+        secret = (self.home / "flower-password").read_text().strip() if password == "" else password
+        basic = base64.b64encode(f"cancelq:{secret}".encode()).decode()
+        headers = {} if secret is None else {"Authorization": f"Basic {basic}"}
+        with contextlib.closing(http.client.HTTPConnection(address, timeout=30)) as connection:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+
     def cancelq(self, *arguments: str) -> Any:
         """What one `cancelq` command beside it prints, as JSON."""
         done = subprocess.run(
@@ -89,14 +111,6 @@ def settings_for(home: Path, **settings: str | None) -> dict[str, str]:
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("CANCELQ_", "FLOWER_"))}
     wanted = {"home": str(home), "access_token": TOKEN, "log": "json", **settings}
     return plain | {f"CANCELQ_{name.upper()}": value for name, value in wanted.items() if value is not None}
-
-
-def is_running(pid: int) -> bool:
-    """Whether it runs (a dead one that nobody has reaped yet does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.fixture

@@ -33,6 +33,8 @@ ROOMS = {
     },
     "alembic": {"worker/audit", "migrations"},
     "celery": {"worker/app"},
+    "flower": {"worker/app"},
+    "tornado": {"worker/app"},
     "kombu": {"worker/app"},
     "tenacity": {"worker/work", "worker/audit", "worker/ledger"},
     "aiohttp": {"worker/simulator"},

@@ -12,6 +12,7 @@ from celery.worker import state
 
 from worker.app.doorbell import BELL_THREADS, celery_app
 from worker.app.ending import Ending, go_on
+from worker.app.presence import presence
 from worker.app.process import WorkerProcess
 from worker.audit.engine import audit_url
 from worker.embedded.valkey import celery_url
@@ -37,7 +38,8 @@ def serve(settings: Settings, redis_url: str, ending: Ending) -> int:
         ending.means(process.claim_no_more)
         celery_worker = _celery_worker(settings, redis_url, process)
         ending.means(lambda: _stop(process))
-        celery_worker.start()
+        with presence(celery_worker.app):
+            celery_worker.start()
         log.info("worker.celery_ended", exitcode=celery_worker.exitcode, threads=threading.active_count())
         if process.fault is not None:
             raise process.fault
@@ -63,6 +65,6 @@ def _celery_worker(settings: Settings, redis_url: str, process: WorkerProcess) -
         loglevel="WARNING",
         without_gossip=True,  # no leader, no chatter: the ledger is all that workers share
         without_mingle=True,
-        without_heartbeat=True,
+        without_heartbeat=True,  # see presence.py
         quiet=True,
     )

@@ -11,6 +11,7 @@ from worker.errors import CancelqError, ConfigError
 COMMANDS = {
     "demo": "worker.cli.demo",
     "up": "worker.cli.up",
+    "flower": "worker.cli.up",
     "worker": "worker.cli.serve",
     "migrate": "worker.cli.records",
     "enqueue": "worker.cli.intake",

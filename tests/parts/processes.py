@@ -12,14 +12,15 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def started_from(folder: Path) -> list[str]:
-    """The command lines of all live processes whose environment or arguments name the folder."""
-    found = []
+def started_from(folder: Path) -> dict[int, str]:
+    """The live processes whose environment or arguments name the folder: pid and command line."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            words = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            command = (entry / "cmdline").read_bytes()
+            words = command + (entry / "environ").read_bytes()
         except OSError:
             continue  # ended while we looked
         if str(folder).encode() in words and int(entry.name) != os.getpid():
-            found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            found[int(entry.name)] = command.replace(b"\0", b" ").decode()
     return found

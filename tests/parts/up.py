@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.parts.exchange import TOKEN, Exchange, eventually
+from tests.parts.processes import started_from
 
 
 @dataclass
@@ -137,6 +138,6 @@ def start_up(exchange: Exchange, tmp_path: Path) -> Iterator[Callable[..., Up]]:
     for up in started:
         up.process.kill()
         up.process.wait()
-        for pid in up.pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+    for pid in started_from(tmp_path / "home"):  # only what a failed test let live
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

@@ -79,5 +79,9 @@ def flower(listener: int, *, die_with_parent: bool) -> None:
     from worker.app.flower_server import serve_flower
     from worker.embedded.places import redis_place
 
-    with redis_place(settings) as redis_url, socket.socket(fileno=listener) as opened:
+    try:
+        opened = socket.socket(fileno=listener)
+    except OSError as error:
+        raise ConfigError("--listener: not an open socket; `cancelq up` starts this command") from error
+    with opened, redis_place(settings) as redis_url:
         serve_flower(settings, redis_url, opened)

@@ -42,6 +42,19 @@ def test_a_killed_worker_is_started_again_and_the_next_cancel_ends(
     assert up.cancel(2)["outcome"] == "canceled"
 
 
+def test_a_drained_ledger_ends_it_and_a_worker_that_was_asked_to_end_comes_back(
+    start_up: StartUp, exchange: Exchange
+) -> None:
+    exchange.add_orders(1)
+    up = start_up("--no-flower").ready()
+    os.kill(up.pid("worker"), signal.SIGTERM)
+    up.wait_for("part.restarted", part="worker")
+    assert up.cancel(1)["outcome"] == "canceled"
+    up.cancelq("drain")
+    assert up.process.wait(20) == 0
+    assert up.events("up.ending", exit=0)
+
+
 def test_a_killed_valkey_comes_back_with_every_accepted_cancel(start_up: StartUp, exchange: Exchange) -> None:
     exchange.add_orders(1, 2)
     up = start_up("--no-flower").ready()

@@ -15,11 +15,15 @@ from worker.app.supervise import Supervisor
 from worker.audit import engine as audit_engine
 from worker.audit.schema import migrate
 from worker.embedded.child import STOP_BOUND
+from worker.errors import LedgerUnavailable
 from worker.ledger import connection as ledger_connection
+from worker.ledger.client import Ledger
 from worker.settings import Settings
 
 log = structlog.get_logger()
 WRONG_CONFIGURATION = 2
+REDIS_URL = "CANCELQ_REDIS_URL"
+LEDGER_PATIENCE = timedelta(seconds=1)
 # What a worker may need after its last request: to settle it, two commits, and its threads.
 AFTER_LAST_REQUEST = timedelta(seconds=7)
 # Flower keeps nothing that a SIGKILL could spoil.
@@ -35,14 +39,14 @@ class Wish:
 
 
 def up(settings: Settings, wish: Wish, ending: Ending) -> int:
-    """Run until SIGTERM or SIGINT, or until the worker refuses its configuration; the exit code.
+    """Run until SIGTERM or SIGINT, until the ledger is drained, or the worker refuses its configuration; the exit code.
 
     Ended in the reverse order of the start: the worker first, Valkey last.
     """
     exits: SimpleQueue[int] = SimpleQueue()  # unlike an Event, a signal handler may put to it at any time
 
-    def refused(code: int) -> None:
-        if code == WRONG_CONFIGURATION:
+    def worker_ended(code: int) -> None:
+        if code == WRONG_CONFIGURATION or (code == 0 and _is_drained(settings, found)):
             exits.put(code)
 
     ending.means(interrupt)
@@ -52,7 +56,7 @@ def up(settings: Settings, wish: Wish, ending: Ending) -> int:
         ending.means(lambda: exits.put(0))
         if wish.flower is not None:
             _keep_up(Supervisor(_flower(wish.flower, found)), running)
-        _keep_up(Supervisor(_worker(settings, wish.concurrency, found), refused), running)
+        _keep_up(Supervisor(_worker(settings, wish.concurrency, found), worker_ended), running)
         code = exits.get()
         ending.means(go_on)
         log.info("up.ending", exit=code)
@@ -79,7 +83,18 @@ def _start_redis(settings: Settings, running: ExitStack) -> Mapping[str, str]:
     valkey = ValkeyPart(settings.home)
     _keep_up(Supervisor(valkey), running)
     # By its address they use it only; by CANCELQ_HOME they would share it, and inherit it when it dies.
-    return {"CANCELQ_REDIS_URL": valkey.url}
+    return {REDIS_URL: valkey.url}
+
+
+def _is_drained(settings: Settings, found: Mapping[str, str]) -> bool:
+    """Whether a worker that ended by itself had nothing left to do, and never will until somebody says resume."""
+    url = found.get(REDIS_URL) or (settings.redis_url.get_secret_value() if settings.redis_url else "")
+    try:
+        with Ledger(url, settings.ledger, timeout=LEDGER_PATIENCE) as ledger:
+            survey = ledger.survey()
+    except LedgerUnavailable:
+        return False
+    return survey.draining and survey.open == 0
 
 
 def _worker(settings: Settings, concurrency: int | None, found: Mapping[str, str]) -> ChildPart:

@@ -30,8 +30,9 @@ lint: .venv/.installed-dev  ## ruff, as CI runs it
 types: .venv/.installed-dev  ## mypy, strict
 	$(BIN)/mypy
 
-bench: .venv/.installed-dev  ## cancelq beside plain Celery and beside the wire alone
+bench: .venv/.installed-dev  ## cancelq beside plain Celery and the wire alone; what stuck orders cost the others
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.fairness
 
 lock: .venv/.installed-dev  ## write the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --extra build pyproject.toml -o requirements.lock

@@ -54,10 +54,14 @@ class Cancelq(Contender):
     name = "cancelq"
     takes_many = True
 
+    def __init__(self, stage: Stage, **settings: str) -> None:
+        super().__init__(stage)
+        self._settings = settings
+
     def start(self) -> Group:
         return Group(
             ["worker", "worker", "--die-with-parent"],
-            environment=self._stage.environment(),
+            environment=self._stage.environment(**self._settings),
             log=self._stage.home / "cancelq.log",
         )
 

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,6 +36,10 @@ class Simulator:
         self._ask("/sim/orders", [{"from": placed.start, "count": orders}])
         self._seen = self._requests_seen()
         return placed
+
+    def script(self, steps: Mapping[int, Any]) -> None:
+        """What the POSTs of these orders meet."""
+        self._ask("/sim/script", [{"id": order, "posts": posts} for order, posts in steps.items()])
 
     def arrivals(self, orders: range, *, bound: float, check: Callable[[], None]) -> dict[int, int]:
         """Wait until each of the orders placed last was POSTed: order → its first POST's arrival, µs since 1970."""

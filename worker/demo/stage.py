@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,9 @@ from worker.errors import CancelqError
 
 # Enough for a loaded machine; every part is up within a second on a quiet one.
 START_BOUND = 30.0
+# Seconds: longer than the demo takes, so that it shows but changes no end.
+DEADLINE = 45
+ARMED_FOR = timedelta(seconds=1)
 # The demo is to end in seconds, also for orders that the exchange never lets go.
 SHORT_BUDGETS = {"CANCELQ_RETRY_BUDGET": "15", "CANCELQ_CONFIRM_BUDGET": "10", "CANCELQ_READ_TIMEOUT": "2"}
 
@@ -120,6 +124,21 @@ def _start_simulator(seed: int) -> tuple["subprocess.Popen[bytes]", str]:
 
 
 def request_lines(orders: Sequence[int], strategy: str) -> bytes:
-    """One cancel request a line, as a strategy in any language would write them."""
-    lines = [{"orderId": order, "account": "DEMO1", "requestedBy": strategy} for order in orders]
-    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    """One cancel request a line, as a strategy in any language would write them; some wishes are special."""
+    return b"".join(
+        json.dumps(line).encode() + b"\n" for order in orders for line in _wishes(order, strategy)
+    )
+
+
+def _wishes(order: int, strategy: str) -> Iterator[dict[str, object]]:
+    """Mostly plain; some urgent, with a deadline, armed for a second later, or asked for by two at once."""
+    wish: dict[str, object] = {"orderId": order, "account": "DEMO1", "requestedBy": strategy}
+    if order % 10 == 1:
+        wish |= {"priority": "urgent", "clOrdId": f"{strategy}-{order}"}
+    if order % 10 == 4:
+        wish["deadline"] = DEADLINE
+    if order % 25 == 7:
+        wish["activationTime"] = (datetime.now(UTC) + ARMED_FOR).isoformat()
+    yield wish
+    if order % 20 == 9:
+        yield wish | {"requestedBy": f"risk-of-{strategy}", "priority": "urgent"}

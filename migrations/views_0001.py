@@ -58,10 +58,27 @@ UNION ALL
 SELECT 'redrive', requested_by, enqueued_at, NULL, NULL, job_id, environment FROM jobs WHERE redrive_of IS NOT NULL
 """
 
+# Two POSTs of one order in flight at once: a process that was frozen after its bytes had left, and the next holder.
+# Such an answer comes late, so nothing else has to be looked at; where none came its end is when that was noted.
+AUDIT_OVERLAPS = """
+CREATE VIEW audit_overlaps AS
+SELECT j.account, j.order_id, l.job_id, l.attempt, l.sent_at, coalesce(l.answered_at, l.recorded_at) AS answered_at,
+       a.job_id AS other_job_id, a.attempt AS other_attempt, a.sent_at AS other_sent_at,
+       a.answered_at AS other_answered_at, s.environment
+FROM late_replies l
+JOIN jobs j ON j.job_id = l.job_id
+JOIN starts s ON s.job_id = l.job_id AND s.attempt = l.attempt
+JOIN audit_attempts a ON a.order_id = j.order_id AND a.account = j.account
+    AND (a.job_id <> l.job_id OR a.attempt <> l.attempt)
+WHERE a.sent_at < coalesce(l.answered_at, l.recorded_at)
+  AND coalesce(a.answered_at, a.answered_late_at, a.sent_at) > l.sent_at
+"""
+
 # In the order of creation: audit_jobs reads audit_attempts.
 VIEWS = {
     "audit_attempts": AUDIT_ATTEMPTS,
     "audit_jobs": AUDIT_JOBS,
     "audit_requests": AUDIT_REQUESTS,
     "audit_actions": AUDIT_ACTIONS,
+    "audit_overlaps": AUDIT_OVERLAPS,
 }

@@ -19,7 +19,7 @@ from worker.audit.verify import verify
 from worker.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-VIEWS = {"audit_actions", "audit_attempts", "audit_jobs", "audit_requests"}
+VIEWS = {"audit_actions", "audit_attempts", "audit_jobs", "audit_overlaps", "audit_requests"}
 
 
 @pytest.fixture

@@ -120,6 +120,7 @@ def view_columns(engine: Engine, view: str) -> set[str]:
 def test_every_column_of_a_view_comes_from_columns_under_the_digest(audit_engine: Engine, view: str) -> None:
     counted = {"joiners", "attempts", "first_sent_at", "latency_ms", "joined"}
     renamed = {"answered_late_at", "resolved_as", "resolved_by", "resolved_at", "resolved_because"}
+    renamed |= {"other_job_id", "other_attempt", "other_sent_at", "other_answered_at"}
     covered = {column for _, column in COLUMNS} - {"writer", "seq", "prev", "digest"}
     assert view_columns(audit_engine, view) - covered <= counted | renamed
 

@@ -227,3 +227,20 @@ def test_what_people_did_is_one_list(audit_engine: Engine) -> None:
         ("pause", "bob", None, "cancelq"),
         ("resolve", "alice", "job-1", None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("second_sent", "overlaps"), [(3, 1), (20, 1), (40, 0)], ids=["within", "beside", "after"]
+)
+def test_two_posts_of_one_order_in_flight_at_once_are_found(
+    audit_engine: Engine, second_sent: float, overlaps: int
+) -> None:
+    """The first answer, sent at 4 and answered at 34.5, came after its attempt had been written off."""
+    record(
+        audit_engine,
+        *(job_fact(a_job()), a_start(attempt=1), *a_reply(unanswered(sent=None)), a_late_reply()),
+        *(a_start(attempt=2), *a_reply(answered(sent=second_sent, took=5), attempt=2)),
+    )
+    found = list(rows(audit_engine, "audit_overlaps"))
+    assert len(found) == overlaps
+    assert [(row["attempt"], row["other_attempt"]) for row in found] == [(1, 2)] * overlaps

@@ -6,10 +6,10 @@ from typing import Any
 from sqlalchemy import Engine, Table, func, select
 
 from worker.audit.engine import reading
-from worker.audit.views import audit_actions, audit_attempts, audit_jobs, audit_requests
+from worker.audit.views import audit_actions, audit_attempts, audit_jobs, audit_overlaps, audit_requests
 
 VIEWS: dict[str, Table] = {
-    view.name: view for view in (audit_jobs, audit_attempts, audit_requests, audit_actions)
+    view.name: view for view in (audit_jobs, audit_attempts, audit_requests, audit_actions, audit_overlaps)
 }
 
 

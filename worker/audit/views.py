@@ -72,6 +72,22 @@ audit_requests = Table(
     Column("joined", Boolean),
 )
 
+audit_overlaps = Table(
+    "audit_overlaps",
+    _VIEWS,
+    Column("account", Text),
+    Column("order_id", BigInteger),
+    Column("job_id", Text),
+    Column("attempt", Integer),
+    Column("sent_at", UtcDateTime),
+    Column("answered_at", UtcDateTime),
+    Column("other_job_id", Text),
+    Column("other_attempt", Integer),
+    Column("other_sent_at", UtcDateTime),
+    Column("other_answered_at", UtcDateTime),
+    Column("environment", Text),
+)
+
 audit_actions = Table(
     "audit_actions",
     _VIEWS,

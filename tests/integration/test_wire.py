@@ -37,8 +37,8 @@ def connect() -> Iterator[Callable[[str], Exchange]]:
     """Makes clients with short bounds."""
     with contextlib.ExitStack() as stack:
 
-        def make(url: str) -> Exchange:
-            bounds = {"connect": 0.4, "read": 0.5, "total": TOTAL}
+        def make(url: str, **wider: float) -> Exchange:
+            bounds = {"connect": 0.4, "read": 0.5, "total": TOTAL} | wider
             timeouts = Timeouts(**{name: timedelta(seconds=bound) for name, bound in bounds.items()})
             client = Exchange(url, SecretStr(TOKEN), timeouts=timeouts, connections=4)
             stack.callback(client.close)
@@ -260,9 +260,9 @@ def test_no_redirect_is_followed(exchange: Simulator, connect: Any) -> None:
 def test_a_huge_answer_is_cut_off_and_costs_no_memory(exchange: Simulator, connect: Any) -> None:
     exchange.script(7, {"body_bytes": 50_000_000})
     exchange.add_orders(8)
-    client = connect(exchange.url)
+    client = connect(exchange.url, read=10, total=10)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    reply = bounded(client)
+    reply = client.cancel(BODY, no_permit)
     assert isinstance(reply, Answered)
     assert (reply.truncated, len(reply.body)) == (True, CANCEL_BODY_CAP)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000

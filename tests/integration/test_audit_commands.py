@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from sqlalchemy import Engine, text
@@ -70,6 +71,8 @@ def test_the_report_comes_in_each_format(
     assert cancelq("report", "--format", "csv", "-o", "r.csv", DATABASE_URL=database_url).stdout == ""
     (row,) = csv.DictReader(StringIO((tmp_path / "r.csv").read_text()))
     assert row["order_id"] == "123"
+    html = cancelq("report", "--format", "html", DATABASE_URL=database_url)
+    assert (html.returncode, ET.fromstring(html.stdout).tag) == (0, "html")
 
 
 def test_the_embedded_audit_lives_in_the_home_folder(cancelq: Run, tmp_path: Path) -> None:
@@ -84,7 +87,6 @@ def test_the_embedded_audit_lives_in_the_home_folder(cancelq: Run, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["report", "--format", "html"], "html is not supported yet"),
         (["verify", "--expect", "abc"], "--expect is not supported yet"),
         (["report", "--tz", "Mars/Olympus"], "is not a time zone"),
         (["report", "--since", "yesterday"], "is not a time"),

@@ -39,6 +39,7 @@ ROOMS = {
     "tenacity": {"worker/work", "worker/audit", "worker/ledger"},
     "aiohttp": {"worker/simulator"},
     "rich": {"worker/cli", "worker/report"},
+    "jinja2": {"worker/report"},
     "click": {"worker/cli", "worker/simulator"},
 }
 

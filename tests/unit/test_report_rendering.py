@@ -33,12 +33,17 @@ def a_report(*lines: Line, environments: Iterable[str] = (), fault: Fault | None
         environments=tuple(environments),
         policy_versions=(),
         verification=Verification(1, {"w": Head(1, "d")}, fault),
+        witnessed=True,
         outcomes={},
         reasons={},
         attempts={},
         filled_contracts=0,
         latency=nothing,
+        by_account={},
+        by_strategy={},
+        by_hour={},
         slowest=(),
+        timelines=(),
         lines=lines,
     )
 

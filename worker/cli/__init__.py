@@ -22,7 +22,7 @@ COMMANDS = {
     "drain": "worker.cli.steer",
     "redrive": "worker.cli.amend",
     "resolve": "worker.cli.amend",
-    "report": "worker.cli.records",
+    "report": "worker.cli.report",
     "verify": "worker.cli.records",
     "policy": "worker.cli.rules",
     "simulator": "worker.cli.simulate",

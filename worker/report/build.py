@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from heapq import nlargest
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, select
@@ -15,6 +16,8 @@ from worker.clock import utc_now
 from worker.reasons import Meaning
 from worker.report.content import ORDER, Latency, Line, Report, Scope
 from worker.report.figures import spread
+from worker.report.timelines import timelines
+from worker.report.totals import by_account, by_hour, by_strategy, outcomes
 
 SLOWEST = 10
 ROWS_AT_ONCE = 1000
@@ -60,27 +63,28 @@ def audit_report(
     with reading(engine) as connection:
         tries = _attempts(connection, scope)
         lines = [_line(row, tries.by_job.get(row.job_id, _Tries())) for row in _jobs(connection, scope)]
+        slowest = _slowest(lines)
+        stories = timelines(connection, slowest)
     lines.sort(key=lambda line: (line.end != ORDER[0], line.enqueued_at, line.job_id))
-    ended = [line for line in lines if line.to_end is not None]
     return Report(
         scope=scope,
         made_at=utc_now(),
         environments=tuple(sorted({line.environment for line in lines})),
         policy_versions=tuple(sorted(tries.policy_versions)),
         verification=verify(engine, heads),
-        outcomes=_outcomes(lines),
+        witnessed=heads is not None,
+        outcomes=outcomes(lines),
         reasons=dict(tries.reasons.most_common()),
         attempts=dict(sorted(Counter(line.attempts for line in lines).items())),
         filled_contracts=sum(line.filled_qty or 0 for line in lines),
         latency=_latency(lines, tries.latencies),
-        slowest=tuple(sorted(ended, key=_slowness, reverse=True)[:SLOWEST]),
+        by_account=by_account(lines),
+        by_strategy=by_strategy(lines),
+        by_hour=by_hour(lines, scope.zone),
+        slowest=slowest,
+        timelines=stories,
         lines=tuple(lines),
     )
-
-
-def _outcomes(lines: Iterable[Line]) -> dict[str, int]:
-    counted = Counter(line.end for line in lines)
-    return {end: counted[end] for end in ORDER if counted[end]}
 
 
 def _latency(lines: Sequence[Line], answers: Sequence[timedelta]) -> Latency:
@@ -90,6 +94,11 @@ def _latency(lines: Sequence[Line], answers: Sequence[timedelta]) -> Latency:
         answer_to_end=spread(line.proof for line in lines),
         enqueue_to_end=spread(line.to_end for line in lines),
     )
+
+
+def _slowest(lines: Iterable[Line]) -> tuple[Line, ...]:
+    ended = (line for line in lines if line.to_end is not None)
+    return tuple(nlargest(SLOWEST, ended, key=_slowness))
 
 
 def _slowness(line: Line) -> timedelta:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
+from enum import StrEnum
 
 from worker.audit.verify import Verification
 from worker.job import Outcome
@@ -56,6 +57,11 @@ class Line:
     filled_qty: int | None
     redrive_of: str | None
     environment: str
+    # A person's finding about an unresolved job, once there is one.
+    resolved_as: str | None = None
+    resolved_by: str | None = None
+    resolved_at: datetime | None = None
+    resolved_because: str | None = None
 
     @property
     def end(self) -> str:
@@ -86,6 +92,46 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Total:
+    """What the jobs of one group came to."""
+
+    jobs: int
+    attempts: int
+    outcomes: Mapping[str, int]  # in the order in which they are shown
+    filled_contracts: int
+
+
+class Happening(StrEnum):
+    """What an event of a job's story is."""
+
+    ENQUEUED = "enqueued"
+    JOINED = "joined"
+    ATTEMPT = "attempt"
+    READ = "read"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One entry of a job's story."""
+
+    kind: Happening
+    at: datetime  # of an attempt: sent, or started when no byte left
+    until: datetime | None = None  # an attempt's answer
+    number: int | None = None  # of an attempt
+    said: str | None = None  # who asked, a verdict, the status seen, the outcome; None: nothing came back
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """One job with all that happened to it, in order of time."""
+
+    line: Line
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Everything a rendering shows; `lines` has the unresolved first, then by time of enqueue."""
 
@@ -94,14 +140,17 @@ class Report:
     environments: tuple[str, ...]
     policy_versions: tuple[str, ...]
     verification: Verification
+    witnessed: bool  # whether the chains were also held against the heads that the ledger saw
     outcomes: Mapping[str, int]  # in the order in which they are shown
-    reasons: Mapping[
-        str, int
-    ]  # attempts that were not accepted, by what the exchange said; most frequent first
+    reasons: Mapping[str, int]  # attempts that were not accepted, by what was said; most frequent first
     attempts: Mapping[int, int]  # attempts → jobs that took so many
     filled_contracts: int  # while a cancel was under way
     latency: Latency
+    by_account: Mapping[str, Total]  # most jobs first
+    by_strategy: Mapping[str | None, Total]  # by who asked first; most jobs first
+    by_hour: Mapping[datetime, Total]  # by the start (UTC) of the zone's hour of their enqueue
     slowest: tuple[Line, ...]
+    timelines: tuple[Timeline, ...]  # of the slowest
     lines: tuple[Line, ...]
 
     @property
@@ -111,6 +160,11 @@ class Report:
     @property
     def unresolved(self) -> tuple[Line, ...]:
         return tuple(line for line in self.lines if line.outcome == Outcome.UNRESOLVED)
+
+    @property
+    def filled(self) -> tuple[Line, ...]:
+        """The jobs whose orders filled, wholly or in part."""
+        return tuple(line for line in self.lines if line.filled_qty)
 
 
 def _between(start: datetime | None, end: datetime | None) -> timedelta | None:

@@ -1,9 +1,15 @@
 """Sums and quantiles over what the audit says. Pure."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
-from math import ceil
+from math import ceil, floor, log10
+
+# A histogram's bins are equal on a log scale: bin k holds 10^(k/6) to 10^((k+1)/6) milliseconds.
+BINS_A_DECADE = 6
+# Less than this, or clocks that disagree, is counted in the lowest bin.
+SHORTEST = timedelta(microseconds=100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +21,7 @@ class Spread:
     p95: timedelta | None = None
     p99: timedelta | None = None
     longest: timedelta | None = None
+    bins: Mapping[int, int] = field(default_factory=dict)
 
 
 def spread(spans: Iterable[timedelta | None]) -> Spread:
@@ -27,7 +34,13 @@ def spread(spans: Iterable[timedelta | None]) -> Spread:
         p95=_rank(known, 0.95),
         p99=_rank(known, 0.99),
         longest=known[-1],
+        bins=Counter(map(bin_of, known)),
     )
+
+
+def bin_of(span: timedelta) -> int:
+    # Rounded first: log10(1000) is not to fall below 3 by the last bit.
+    return floor(round(log10(max(span, SHORTEST) / timedelta(milliseconds=1)) * BINS_A_DECADE, 9))
 
 
 def _rank(ordered: Sequence[timedelta], share: float) -> timedelta:

@@ -2,13 +2,12 @@
 
 import csv
 import json
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from io import StringIO
 from typing import Any
 
 from worker.clock import iso
-from worker.report.content import Line, Report
+from worker.report.content import Event, Line, Report, Timeline, Total
 from worker.report.figures import Spread, milliseconds
 
 # A spreadsheet takes a cell that begins so for a formula, and runs it.
@@ -35,6 +34,10 @@ COLUMNS = [
     "enqueue_to_wire_ms",
     "enqueue_to_end_ms",
     "environment",
+    "resolved_as",
+    "resolved_by",
+    "resolved_at",
+    "resolved_because",
 ]
 
 
@@ -42,7 +45,7 @@ def render_json(report: Report) -> str:
     """One JSON object; times in the report's zone, spans in milliseconds, ids exact."""
     zone = report.scope.zone
     checked = report.verification
-    latency = asdict(report.latency)
+    latency = report.latency
     content = {
         "environments": report.environments,
         "live": report.live,
@@ -53,6 +56,7 @@ def render_json(report: Report) -> str:
         "made_at": _time(report.made_at, zone),
         "policy_versions": report.policy_versions,
         "verified": checked.ok,
+        "witnessed": report.witnessed,
         "fault": str(checked.fault) if checked.fault else None,
         "rows_checked": checked.rows,
         "digest": checked.digest,
@@ -61,8 +65,18 @@ def render_json(report: Report) -> str:
         "reasons": report.reasons,
         "attempts": {str(attempts): jobs for attempts, jobs in report.attempts.items()},
         "filled_contracts": report.filled_contracts,
-        "latency_ms": {stage: _spread(Spread(**values)) for stage, values in latency.items()},
+        "filled": {line.job_id: line.filled_qty for line in report.filled},
+        "by_account": [{"account": name, **_total(sum_)} for name, sum_ in report.by_account.items()],
+        "by_strategy": [{"requested_by": name, **_total(sum_)} for name, sum_ in report.by_strategy.items()],
+        "by_hour": [{"hour": _time(hour, zone), **_total(sum_)} for hour, sum_ in report.by_hour.items()],
+        "latency_ms": {
+            "enqueue_to_wire": _spread(latency.enqueue_to_wire),
+            "wire_to_answer": _spread(latency.wire_to_answer),
+            "answer_to_end": _spread(latency.answer_to_end),
+            "enqueue_to_end": _spread(latency.enqueue_to_end),
+        },
         "slowest": [line.job_id for line in report.slowest],
+        "timelines": [_timeline(timeline, zone) for timeline in report.timelines],
         "unresolved": [line.job_id for line in report.unresolved],
         "jobs": [_cells(line, zone) for line in report.lines],
     }
@@ -94,9 +108,37 @@ def _cells(line: Line, zone: tzinfo) -> dict[str, Any]:
 
 
 def _spread(stage: Spread) -> dict[str, float | int | None]:
+    spans = {"p50": stage.p50, "p95": stage.p95, "p99": stage.p99, "longest": stage.longest}
+    return {"count": stage.count} | {name: milliseconds(span) for name, span in spans.items()}
+
+
+def _total(total: Total) -> dict[str, Any]:
     return {
-        name: milliseconds(value) if isinstance(value, timedelta) else value
-        for name, value in asdict(stage).items()
+        "jobs": total.jobs,
+        "attempts": total.attempts,
+        "filled_contracts": total.filled_contracts,
+        "outcomes": total.outcomes,
+    }
+
+
+def _timeline(timeline: Timeline, zone: tzinfo) -> dict[str, Any]:
+    start = timeline.line.enqueued_at
+    return {
+        "job_id": timeline.line.job_id,
+        "events": [
+            {"after_ms": milliseconds(event.at - start), **_event(event, zone)} for event in timeline.events
+        ],
+    }
+
+
+def _event(event: Event, zone: tzinfo) -> dict[str, Any]:
+    return {
+        "event": event.kind,
+        "at": _time(event.at, zone),
+        "answered_at": _time(event.until, zone),
+        "attempt": event.number,
+        "said": event.said,
+        "detail": event.detail,
     }
 
 

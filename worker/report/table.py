@@ -10,13 +10,16 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from worker.report.content import Line, Report
+from worker.report.content import Line, Report, Total
 from worker.report.figures import Spread, milliseconds
+from worker.report.words import hour_words, moment_words, printable
 
 # Without a terminal to ask: wide enough for one line a job.
 PAGE_WIDTH = 170
 # What may be cut so that a job stays on its line; json and csv have it whole.
 LONG_TEXTS = {"evidence": 20, "reason": 20, "account": 12}
+# Groups, and filled orders, that a person reads; json has them all.
+GROUPS = 50
 
 
 def render_table(report: Report, *, width: int = PAGE_WIDTH, color: bool = False) -> str:
@@ -41,15 +44,17 @@ def _sections(report: Report) -> Iterable[tuple[str, Table]]:
     yield "Answers that were no acceptance", _counts(report.reasons, "attempts")
     yield "Attempts a cancel took", _counts(report.attempts, "jobs")
     yield "Latency, ms", _latency(report)
-    yield "Contracts filled while a cancel was under way", _counts({"": report.filled_contracts}, "contracts")
+    yield "Contracts filled while a cancel was under way", _filled(report)
+    yield "By account", _totals(report.by_account.items(), "account")
+    yield "By strategy, of who asked first", _totals(report.by_strategy.items(), "strategy")
+    yield "By hour of the enqueue", _totals(_hours(report), "hour")
     yield "Slowest, from enqueue to the proven end", _jobs(report.slowest, report)
     yield "All cancels, unresolved first", _jobs(report.lines, report)
 
 
 def plain(value: object) -> Text:
     """What came from outside, without the characters that would drive a terminal."""
-    text = "" if value is None else str(value)
-    return Text("".join(char if char.isprintable() else "\ufffd" for char in text))
+    return Text(printable(value))
 
 
 def _header(report: Report) -> Table:
@@ -67,6 +72,7 @@ def _header(report: Report) -> Table:
         ("Made at", _time(report, report.made_at)),
         ("Policy", ", ".join(report.policy_versions) or "no attempts"),
         ("Audit intact", verified),
+        ("Tails compared", "yes, with the ledger's" if report.witnessed else "no, the ledger was not asked"),
         ("Digest of all heads", checked.digest),
     ):
         table.add_row(name, plain(value))
@@ -79,6 +85,34 @@ def _counts(counts: Mapping[str, int] | Mapping[int, int], unit: str) -> Table:
     table = _table("", unit)
     for name, count in counts.items():
         table.add_row(plain(name), str(count))
+    return table
+
+
+def _filled(report: Report) -> Table:
+    """The sum, then the orders with most."""
+    lines = sorted(report.filled, key=lambda line: -(line.filled_qty or 0))
+    table = _table("order", "account", "job", "contracts")
+    table.add_row("all", "", "", str(report.filled_contracts))
+    for line in lines[:GROUPS]:
+        table.add_row(str(line.order_id), plain(line.account), plain(line.job_id), str(line.filled_qty))
+    if len(lines) > GROUPS:
+        table.add_row(f"{len(lines) - GROUPS} more", "", "", "")
+    return table
+
+
+def _hours(report: Report) -> Iterable[tuple[str, Total]]:
+    return ((hour_words(hour, report.scope.zone), total) for hour, total in report.by_hour.items())
+
+
+def _totals(totals: Iterable[tuple[str | None, Total]], by: str) -> Table:
+    table = _table(by, "jobs", "tries", "filled", "outcomes")
+    for i, (name, total) in enumerate(totals):
+        if i == GROUPS:
+            table.add_row("more in json", "", "", "", "")
+            break
+        ends = ", ".join(f"{count} {end}" for end, count in total.outcomes.items())
+        counts = (total.jobs, total.attempts, total.filled_contracts)
+        table.add_row(plain("not said" if name is None else name), *map(str, counts), ends)
     return table
 
 
@@ -139,9 +173,7 @@ def _table(*columns: str) -> Table:
 
 
 def _time(report: Report, moment: datetime | None) -> str:
-    if moment is None:
-        return ""
-    return moment.astimezone(report.scope.zone).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    return moment_words(moment, report.scope.zone)
 
 
 def _span(span: timedelta | None) -> str:

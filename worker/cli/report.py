@@ -1,0 +1,72 @@
+"""`cancelq report`: what a period's cancels came to, as a table, JSON, CSV or one HTML page."""
+
+import sys
+from pathlib import Path
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from worker.cli.moments import Moment, Zone
+from worker.cli.records import open_audit, witnessed
+from worker.errors import ConfigError
+from worker.settings import load_settings
+
+if TYPE_CHECKING:
+    from worker.report.content import Report
+
+
+@click.command()
+@click.option("--since", type=Moment(), help="enqueued at this time or later")
+@click.option("--until", type=Moment(), help="enqueued before this time")
+@click.option("--account", help="of this account only")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv", "html"]),
+    default="table",
+    show_default=True,
+)
+@click.option("--json", "form", flag_value="json", help="the same as --format json")
+@click.option("--output", "-o", "path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@click.option("--tz", "zone", type=Zone(), default="UTC", show_default=True, help="show times in this zone")
+def report(form: str, path: Path | None, **limits: Any) -> None:
+    """The audit report: unresolved first, totals, latency, one row a cancel. Exit 1 if the audit is not intact."""
+    from worker.report.build import audit_report
+    from worker.report.content import Scope
+
+    settings = load_settings()
+    with open_audit(settings) as engine:
+        made = audit_report(engine, Scope(**limits), heads=witnessed(settings))
+    _put(_rendered(made, form, colored=path is None and sys.stdout.isatty()), path)
+    sys.exit(0 if made.verification.ok else 1)
+
+
+def _rendered(made: "Report", form: str, *, colored: bool) -> str:
+    match form:
+        case "html":
+            from worker.report.page import render_html
+
+            return render_html(made)
+        case "json":
+            from worker.report.machine import render_json
+
+            return render_json(made)
+        case "csv":
+            from worker.report.machine import render_csv
+
+            return render_csv(made)
+    from worker.report.table import PAGE_WIDTH, render_table
+
+    width = max(get_terminal_size().columns, PAGE_WIDTH) if colored else PAGE_WIDTH
+    return render_table(made, width=width, color=colored)
+
+
+def _put(text: str, path: Path | None) -> None:
+    if path is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"-o {path}: cannot be written: {error.strerror}") from error

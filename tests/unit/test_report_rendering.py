@@ -1,61 +1,40 @@
 """The report's renderings are safe to open: no formula runs, no terminal is driven, LIVE cannot be missed."""
 
 import csv
-from collections.abc import Iterable
-from datetime import UTC, timedelta
+import json
+from datetime import timedelta
 from io import StringIO
 
 import pytest
 
-from tests.parts.cancels import at
+from tests.parts.reports import HOSTILE, a_line, a_report, a_timeline, a_total, an_attempt
 from worker.audit.chain import Head
 from worker.audit.verify import Fault, Verification
-from worker.report.content import Latency, Line, Report, Scope
 from worker.report.figures import Spread, spread
-from worker.report.machine import harmless, render_csv
+from worker.report.machine import harmless, render_csv, render_json
 from worker.report.table import render_table
 
-
-def a_line(**facts: object) -> Line:
-    known = dict.fromkeys(Line.__dataclass_fields__)
-    basics = {"job_id": "job-1", "account": "A", "order_id": 1, "request_id": "r", "enqueued_at": at(0)}
-    counts = {"joiners": 0, "attempts": 1, "environment": "e"}
-    return Line(**{**known, **basics, **counts, **facts})
+STARTS = ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20"]
 
 
-def a_report(*lines: Line, environments: Iterable[str] = (), fault: Fault | None = None) -> Report:
-    nothing = Latency(
-        enqueue_to_wire=Spread(), wire_to_answer=Spread(), answer_to_end=Spread(), enqueue_to_end=Spread()
-    )
-    return Report(
-        scope=Scope(zone=UTC),
-        made_at=at(0),
-        environments=tuple(environments),
-        policy_versions=(),
-        verification=Verification(1, {"w": Head(1, "d")}, fault),
-        witnessed=True,
-        outcomes={},
-        reasons={},
-        attempts={},
-        filled_contracts=0,
-        latency=nothing,
-        by_account={},
-        by_strategy={},
-        by_hour={},
-        slowest=(),
-        timelines=(),
-        lines=lines,
-    )
-
-
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
-def test_a_cell_that_a_spreadsheet_would_run_is_made_text(start: str) -> None:
-    page = render_csv(a_report(a_line(requested_by=f"{start}cmd()", detail=f"{start}1")))
+@pytest.mark.parametrize("lead", ["", " ", "\u00a0", "\u3000", "\ufeff", "\u200b", "\x00"])
+@pytest.mark.parametrize("start", STARTS)
+def test_a_cell_that_a_spreadsheet_would_run_is_made_text(start: str, lead: str) -> None:
+    hidden = f"{lead}{start}" if start.isprintable() else f"{start}{lead}"
+    page = render_csv(a_report(a_line(requested_by=f"{hidden}cmd()", detail=f"{hidden}1")))
     (row,) = csv.DictReader(StringIO(page, newline=""))
-    assert (row["requested_by"], row["detail"]) == (f"'{start}cmd()", f"'{start}1")
+    assert (row["requested_by"], row["detail"]) == (f"'{hidden}cmd()", f"'{hidden}1")
 
 
-@pytest.mark.parametrize("cell", ["momentum", "a=b", "", 42, None, 1.5])
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_cell_can_neither_end_its_row_nor_its_column(text: str) -> None:
+    cell = f'{text}",\n=1+1\r\n,'
+    page = render_csv(a_report(a_line(detail=cell), a_line(job_id="job-2")))
+    first, second = csv.DictReader(StringIO(page, newline=""))
+    assert (first["detail"], first["environment"], second["job_id"]) == (cell, "e", "job-2")
+
+
+@pytest.mark.parametrize("cell", ["momentum", "a=b", " a-b", "", " ", 42, -42, None, 1.5])
 def test_a_harmless_cell_stays_as_it_is(cell: object) -> None:
     assert harmless(cell) == cell
 
@@ -82,7 +61,9 @@ def test_what_came_from_outside_cannot_drive_the_terminal() -> None:
 
 
 def test_an_audit_that_is_not_intact_is_said_with_the_row() -> None:
-    page = render_table(a_report(fault=Fault("jobs", "w", 7, "was changed")))
+    page = render_table(
+        a_report(verification=Verification(1, {"w": Head(1, "d")}, Fault("jobs", "w", 7, "was changed")))
+    )
     assert "NO: jobs row 7 of w: was changed" in page
 
 
@@ -95,3 +76,36 @@ def test_quantiles_are_values_that_occurred() -> None:
 
 def test_no_spans_have_no_quantiles() -> None:
     assert spread([None]) == Spread()
+
+
+def test_the_bins_of_a_histogram_hold_every_span() -> None:
+    spans = [timedelta(milliseconds=number) for number in (-5, 0, 0.05, 1, 9.99, 10, 1000)]
+    assert spread(spans).bins == {-6: 3, 0: 1, 5: 1, 6: 1, 18: 1}
+
+
+def test_the_totals_stand_in_the_table_and_in_the_json() -> None:
+    report = a_report(by_account={"DEMO7": a_total(refused=2)}, by_strategy={None: a_total(canceled=3)})
+    page = render_table(report)
+    assert ("DEMO7" in page, "2 refused" in page, "not said" in page) == (True, True, True)
+    shown = json.loads(render_json(report))
+    assert shown["by_account"][0]["outcomes"] == {"refused": 2}
+    assert (shown["by_strategy"][0]["requested_by"], shown["by_strategy"][0]["jobs"]) == (None, 3)
+
+
+def test_the_json_tells_the_story_of_the_slowest() -> None:
+    (story,) = json.loads(render_json(a_report(timelines=(a_timeline(an_attempt(1, sent=4)),))))["timelines"]
+    assert [event["event"] for event in story["events"]] == ["enqueued", "attempt"]
+    assert (story["events"][1]["after_ms"], story["events"][1]["said"]) == (4.0, "accepted")
+
+
+def test_more_groups_than_a_person_reads_are_left_to_the_json() -> None:
+    many = {f"strategy-{number}": a_total(canceled=1) for number in range(60)}
+    report = a_report(by_strategy=many)
+    assert "strategy-59" not in render_table(report)
+    assert "more in json" in render_table(report)
+    assert len(json.loads(render_json(report))["by_strategy"]) == 60
+
+
+def test_the_table_says_whether_the_ledger_was_asked() -> None:
+    assert "the ledger was not asked" in render_table(a_report(witnessed=False))
+    assert "the ledger was not asked" not in render_table(a_report(witnessed=True))

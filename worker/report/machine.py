@@ -10,8 +10,10 @@ from worker.clock import iso
 from worker.report.content import Event, Line, Report, Timeline, Total
 from worker.report.figures import Spread, milliseconds
 
-# A spreadsheet takes a cell that begins so for a formula, and runs it.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+# A spreadsheet takes a cell that begins so for a formula, and runs it; in Asia the wide forms count, too.
+FORMULA_STARTS = frozenset("=+-@＝＋－＠")  # noqa: RUF001  # meant
+# Some readers drop these and look at what follows.
+DROPPED_STARTS = ("\t", "\r", "\n")
 COLUMNS = [
     "job_id",
     "account",
@@ -96,8 +98,11 @@ def render_csv(report: Report) -> str:
 
 
 def harmless(cell: object) -> object:
-    """Text that a spreadsheet would run gets an apostrophe before it."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
+    """Text that a spreadsheet would run gets an apostrophe before it, also when space or nothing visible leads it."""
+    if not isinstance(cell, str):
+        return cell
+    first = next((char for char in cell if char.isprintable() and not char.isspace()), "")
+    return f"'{cell}" if first in FORMULA_STARTS or cell.startswith(DROPPED_STARTS) else cell
 
 
 def _cells(line: Line, zone: tzinfo) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from worker.job import Outcome
-from worker.report.content import OPEN, ORDER, Event, Happening, Line, Report, Timeline
+from worker.report.content import OPEN, ORDER, Event, Happening, Line, Report, Timeline, Total
 from worker.report.drawing import Look, glyph
 from worker.report.periods import columns_of_time
 from worker.report.pictures import QUANTILE_LOOKS, Bar, Column, bars, columns, ladder
@@ -181,12 +181,11 @@ def _gathered(events: Sequence[Event]) -> Iterator[Entry]:
 
 
 def _totals(report: Report) -> list[dict[str, Any]]:
-    groups: list[tuple[str, Mapping[Any, Any], int]] = [
-        ("account", report.by_account, GROUPS),
-        ("strategy", report.by_strategy, GROUPS),
-        ("hour", report.by_hour, HOURS),
+    """The groups with most cancels; of the hours the latest."""
+    hours = dict(list(report.by_hour.items())[-HOURS:])
+    groups: list[tuple[str, Mapping[Any, Total], Mapping[Any, Total]]] = [
+        ("account", report.by_account, dict(islice(report.by_account.items(), GROUPS))),
+        ("strategy", report.by_strategy, dict(islice(report.by_strategy.items(), GROUPS))),
+        ("hour", report.by_hour, hours),
     ]
-    return [
-        {"by": by, "rows": list(islice(found.items(), most)), "more": max(0, len(found) - most)}
-        for by, found, most in groups
-    ]
+    return [{"by": by, "rows": shown, "more": len(found) - len(shown)} for by, found, shown in groups]

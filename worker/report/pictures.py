@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from math import log10
+from math import ceil, log10
 from xml.etree import ElementTree as ET
 
-from worker.report.drawing import WIDTH, Look, count_ticks, mark, part, picture, words, write
+from worker.report.drawing import CHARACTER, WIDTH, Look, count_ticks, mark, part, picture, words, write
 from worker.report.figures import BINS_A_DECADE, SHORTEST, Spread
 from worker.report.words import many, share_words, span_words
 
@@ -14,8 +14,7 @@ from worker.report.words import many, share_words, span_words
 BAR_PITCH, BAR_HEIGHT = 34.0, 11.0
 COLUMN_TOP, COLUMN_FLOOR, COLUMN_LEFT, WIDEST_COLUMN = 18.0, 150.0, 40.0, 44.0
 RUNG_PITCH, HISTOGRAM = 70.0, 30.0
-# Beyond this many columns their labels and counts are thinned out.
-LABELS = 8
+# So many columns still have a count each.
 COUNTED = 14
 
 PLAIN = Look("plain", "square")
@@ -100,7 +99,7 @@ def columns(name: str, title: str, items: Sequence[Column], axes: tuple[str, str
                 f"{item.count:,}",
                 css="value small middle",
             )
-    for i in _labelled(len(items)):
+    for i in _labelled(items):
         words(root, (COLUMN_LEFT + pitch * (i + 0.5), 166.0), items[i].label, css="tick middle")
     return write(root)
 
@@ -120,14 +119,19 @@ def _column(root: ET.Element, left: float, pitch: float, item: Column, *, top: i
     width = min(WIDEST_COLUMN, max(pitch * 0.78, 1.0))
     x, below = left + (pitch - width) / 2, 0
     for css, count in item.parts.items():
+        if not count:
+            continue
         floor = _height(below, top)
         below += count
         ceiling = _height(below, top)
         part(root, "rect", x=x, y=ceiling, width=width, height=max(floor - ceiling, 0.5), css=f"bar {css}")
 
 
-def _labelled(columns: int) -> range:
-    return range(0, columns, -(-columns // LABELS))
+def _labelled(items: Sequence[Column]) -> range:
+    """Which columns carry their label: all, as long as they fit beside each other."""
+    room = (WIDTH - COLUMN_LEFT) / CHARACTER
+    widest = max(len(item.label) for item in items) + 2
+    return range(0, len(items), ceil(len(items) * widest / room))
 
 
 def ladder(name: str, title: str, stages: Mapping[str, Spread]) -> str:

@@ -18,7 +18,7 @@ from worker.report.words import hour_words, moment_words, printable
 PAGE_WIDTH = 170
 # What may be cut so that a job stays on its line; json and csv have it whole.
 LONG_TEXTS = {"evidence": 20, "reason": 20, "account": 12}
-# Groups, and filled orders, that a person reads; json has them all.
+# Accounts, strategies and (the latest) hours that a person reads; json has them all.
 GROUPS = 50
 
 
@@ -44,10 +44,10 @@ def _sections(report: Report) -> Iterable[tuple[str, Table]]:
     yield "Answers that were no acceptance", _counts(report.reasons, "attempts")
     yield "Attempts a cancel took", _counts(report.attempts, "jobs")
     yield "Latency, ms", _latency(report)
-    yield "Contracts filled while a cancel was under way", _filled(report)
+    yield "Contracts filled while a cancel was under way", _counts({"": report.filled_contracts}, "contracts")
     yield "By account", _totals(report.by_account.items(), "account")
     yield "By strategy, of who asked first", _totals(report.by_strategy.items(), "strategy")
-    yield "By hour of the enqueue", _totals(_hours(report), "hour")
+    yield "By hour of the enqueue, the latest", _totals(_hours(report), "hour")
     yield "Slowest, from enqueue to the proven end", _jobs(report.slowest, report)
     yield "All cancels, unresolved first", _jobs(report.lines, report)
 
@@ -88,20 +88,9 @@ def _counts(counts: Mapping[str, int] | Mapping[int, int], unit: str) -> Table:
     return table
 
 
-def _filled(report: Report) -> Table:
-    """The sum, then the orders with most."""
-    lines = sorted(report.filled, key=lambda line: -(line.filled_qty or 0))
-    table = _table("order", "account", "job", "contracts")
-    table.add_row("all", "", "", str(report.filled_contracts))
-    for line in lines[:GROUPS]:
-        table.add_row(str(line.order_id), plain(line.account), plain(line.job_id), str(line.filled_qty))
-    if len(lines) > GROUPS:
-        table.add_row(f"{len(lines) - GROUPS} more", "", "", "")
-    return table
-
-
 def _hours(report: Report) -> Iterable[tuple[str, Total]]:
-    return ((hour_words(hour, report.scope.zone), total) for hour, total in report.by_hour.items())
+    latest = list(report.by_hour.items())[-GROUPS:]
+    return ((hour_words(hour, report.scope.zone), total) for hour, total in latest)
 
 
 def _totals(totals: Iterable[tuple[str | None, Total]], by: str) -> Table:
@@ -145,6 +134,7 @@ def _jobs(lines: Iterable[Line], report: Report) -> Table:
         "to wire",
         "to end",
         "tries",
+        "filled",
         "reason",
         "job",
     )
@@ -159,6 +149,7 @@ def _jobs(lines: Iterable[Line], report: Report) -> Table:
             _span(line.to_wire),
             _span(line.to_end),
             str(line.attempts),
+            plain(line.filled_qty),
             plain(line.reason),
             plain(line.job_id),
         )

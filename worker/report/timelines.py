@@ -43,7 +43,8 @@ def _recorded(connection: Connection, jobs: Sequence[str]) -> Iterator[tuple[str
 
 def _attempt(row: Row[Any]) -> Event:
     http = f"HTTP {row.http_status}" if row.http_status is not None else None
-    told = (row.failure_reason, row.failure_text, http, row.error)
+    command = f"command {row.command_id}" if row.command_id is not None else None
+    told = (row.failure_reason, row.failure_text, http, command, row.error)
     return Event(
         kind=Happening.ATTEMPT,
         at=row.sent_at or row.started_at,

@@ -21,6 +21,8 @@ def span_words(span: timedelta | None) -> str:
     """`0.42 ms`, `245 ms`, `2.46 s`, `3 min 20 s`, `2 h 03 min`."""
     if span is None:
         return ""
+    if not span:
+        return "0 ms"
     if span < timedelta():
         return f"-{span_words(-span)}"
     milliseconds = span / timedelta(milliseconds=1)

@@ -25,7 +25,7 @@ from worker.audit.facts import Fact, job_fact
 from worker.job import Outcome
 from worker.report.build import audit_report
 from worker.report.content import Report, Scope
-from worker.report.machine import render_csv, render_json
+from worker.report.machine import csv_parts, json_parts
 from worker.report.table import render_table
 
 EVERYTHING = Scope(zone=UTC)
@@ -106,14 +106,14 @@ def test_a_scope_leaves_out_the_others(audit_engine: Engine, report: Report) -> 
 
 def test_a_report_on_another_zone_shows_the_same_moment(audit_engine: Engine, report: Report) -> None:
     zurich = audit_report(audit_engine, Scope(zone=ZoneInfo("Europe/Zurich")))
-    (first, *_) = json.loads(render_json(zurich))["jobs"]
+    (first, *_) = json.loads("".join(json_parts(zurich)))["jobs"]
     assert first["enqueued_at"] == "2026-11-23T13:00:00.000000+01:00"
     assert "2026-11-23 13:00:00.000" in render_table(zurich)
     assert "Europe/Zurich" in render_table(zurich)
 
 
 def test_the_json_holds_the_same_sums(report: Report) -> None:
-    shown = json.loads(render_json(report))
+    shown = json.loads("".join(json_parts(report)))
     assert shown["outcomes"] == dict(report.outcomes)
     assert shown["unresolved"] == ["job-3"]
     assert shown["latency_ms"]["enqueue_to_end"]["longest"] == 5000.0
@@ -122,7 +122,7 @@ def test_the_json_holds_the_same_sums(report: Report) -> None:
 
 
 def test_the_csv_has_one_row_a_job(report: Report) -> None:
-    found = list(csv.DictReader(StringIO(render_csv(report))))
+    found = list(csv.DictReader(StringIO("".join(csv_parts(report)))))
     assert [row["job_id"] for row in found] == [line.job_id for line in report.lines]
     assert found[0]["enqueued_at"] == "2026-11-23T12:00:00.000000Z"
 
@@ -142,4 +142,4 @@ def test_an_empty_audit_makes_an_empty_report(audit_engine: Engine) -> None:
     empty = audit_report(audit_engine, EVERYTHING)
     assert (empty.lines, empty.outcomes, empty.latency.enqueue_to_end.p50) == ((), {}, None)
     assert "none in this period" in render_table(empty)
-    assert render_csv(empty).count("\n") == 1
+    assert "".join(csv_parts(empty)).count("\n") == 1

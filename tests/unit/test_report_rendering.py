@@ -10,26 +10,41 @@ import pytest
 from tests.parts.reports import HOSTILE, a_line, a_report, a_timeline, a_total, an_attempt
 from worker.audit.chain import Head
 from worker.audit.verify import Fault, Verification
+from worker.report.content import Report
 from worker.report.figures import Spread, spread
-from worker.report.machine import harmless, render_csv, render_json
+from worker.report.machine import csv_parts, harmless, json_parts
 from worker.report.table import render_table
 
 STARTS = ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20"]
+
+
+def csv_text(report: Report) -> str:
+    return "".join(csv_parts(report))
+
+
+def json_text(report: Report) -> str:
+    return "".join(json_parts(report))
 
 
 @pytest.mark.parametrize("lead", ["", " ", "\u00a0", "\u3000", "\ufeff", "\u200b", "\x00"])
 @pytest.mark.parametrize("start", STARTS)
 def test_a_cell_that_a_spreadsheet_would_run_is_made_text(start: str, lead: str) -> None:
     hidden = f"{lead}{start}" if start.isprintable() else f"{start}{lead}"
-    page = render_csv(a_report(a_line(requested_by=f"{hidden}cmd()", detail=f"{hidden}1")))
+    page = csv_text(a_report(a_line(requested_by=f"{hidden}cmd()", detail=f"{hidden}1")))
     (row,) = csv.DictReader(StringIO(page, newline=""))
     assert (row["requested_by"], row["detail"]) == (f"'{hidden}cmd()", f"'{hidden}1")
+
+
+@pytest.mark.parametrize("jobs", [0, 1, 3])
+def test_the_json_is_one_object_however_many_jobs_there_are(jobs: int) -> None:
+    shown = json.loads(json_text(a_report(*(a_line(job_id=f"job-{i}") for i in range(jobs)))))
+    assert [job["job_id"] for job in shown["jobs"]] == [f"job-{i}" for i in range(jobs)]
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_cell_can_neither_end_its_row_nor_its_column(text: str) -> None:
     cell = f'{text}",\n=1+1\r\n,'
-    page = render_csv(a_report(a_line(detail=cell), a_line(job_id="job-2")))
+    page = csv_text(a_report(a_line(detail=cell), a_line(job_id="job-2")))
     first, second = csv.DictReader(StringIO(page, newline=""))
     assert (first["detail"], first["environment"], second["job_id"]) == (cell, "e", "job-2")
 
@@ -87,13 +102,13 @@ def test_the_totals_stand_in_the_table_and_in_the_json() -> None:
     report = a_report(by_account={"DEMO7": a_total(refused=2)}, by_strategy={None: a_total(canceled=3)})
     page = render_table(report)
     assert ("DEMO7" in page, "2 refused" in page, "not said" in page) == (True, True, True)
-    shown = json.loads(render_json(report))
+    shown = json.loads(json_text(report))
     assert shown["by_account"][0]["outcomes"] == {"refused": 2}
     assert (shown["by_strategy"][0]["requested_by"], shown["by_strategy"][0]["jobs"]) == (None, 3)
 
 
 def test_the_json_tells_the_story_of_the_slowest() -> None:
-    (story,) = json.loads(render_json(a_report(timelines=(a_timeline(an_attempt(1, sent=4)),))))["timelines"]
+    (story,) = json.loads(json_text(a_report(timelines=(a_timeline(an_attempt(1, sent=4)),))))["timelines"]
     assert [event["event"] for event in story["events"]] == ["enqueued", "attempt"]
     assert (story["events"][1]["after_ms"], story["events"][1]["said"]) == (4.0, "accepted")
 
@@ -103,7 +118,7 @@ def test_more_groups_than_a_person_reads_are_left_to_the_json() -> None:
     report = a_report(by_strategy=many)
     assert "strategy-59" not in render_table(report)
     assert "more in json" in render_table(report)
-    assert len(json.loads(render_json(report))["by_strategy"]) == 60
+    assert len(json.loads(json_text(report))["by_strategy"]) == 60
 
 
 def test_the_table_says_whether_the_ledger_was_asked() -> None:

@@ -1,6 +1,7 @@
 """`cancelq report`: what a period's cancels came to, as a table, JSON, CSV or one HTML page."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
@@ -42,31 +43,34 @@ def report(form: str, path: Path | None, **limits: Any) -> None:
     sys.exit(0 if made.verification.ok else 1)
 
 
-def _rendered(made: "Report", form: str, *, colored: bool) -> str:
+def _rendered(made: "Report", form: str, *, colored: bool) -> Iterable[str]:
+    """The report in parts: a year's json as one text would fill the memory."""
     match form:
         case "html":
             from worker.report.page import render_html
 
-            return render_html(made)
+            return [render_html(made)]
         case "json":
-            from worker.report.machine import render_json
+            from worker.report.machine import json_parts
 
-            return render_json(made)
+            return json_parts(made)
         case "csv":
-            from worker.report.machine import render_csv
+            from worker.report.machine import csv_parts
 
-            return render_csv(made)
+            return csv_parts(made)
     from worker.report.table import PAGE_WIDTH, render_table
 
     width = max(get_terminal_size().columns, PAGE_WIDTH) if colored else PAGE_WIDTH
-    return render_table(made, width=width, color=colored)
+    return [render_table(made, width=width, color=colored)]
 
 
-def _put(text: str, path: Path | None) -> None:
+def _put(parts: Iterable[str], path: Path | None) -> None:
     if path is None:
-        click.echo(text, nl=False)
+        for part in parts:
+            click.echo(part, nl=False)
         return
     try:
-        path.write_text(text, encoding="utf-8")
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(parts)
     except OSError as error:
         raise ConfigError(f"-o {path}: cannot be written: {error.strerror}") from error

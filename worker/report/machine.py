@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
 from io import StringIO
 from typing import Any
@@ -43,12 +44,42 @@ COLUMNS = [
 ]
 
 
-def render_json(report: Report) -> str:
-    """One JSON object; times in the report's zone, spans in milliseconds, ids exact."""
+def json_parts(report: Report) -> Iterator[str]:
+    """One JSON object, in parts; times in the report's zone, spans in milliseconds, ids exact; a job a line."""
     zone = report.scope.zone
+    yield _dumped(_summary(report, zone), indent=2).removesuffix("\n}") + ',\n  "jobs": ['
+    for i, line in enumerate(report.lines):
+        yield ("," if i else "") + "\n    " + _dumped(_cells(line, zone))
+    yield "\n  ]\n}\n"
+
+
+def csv_parts(report: Report) -> Iterator[str]:
+    """One row per job, unresolved first, in parts."""
+    text = StringIO()
+    # All text is quoted: left to itself, the writer takes a carriage return inside a cell for harmless.
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(COLUMNS)
+    for line in report.lines:
+        cells = _cells(line, report.scope.zone)
+        writer.writerow([harmless(cells[column]) for column in COLUMNS])
+        yield text.getvalue()
+        text.seek(0)
+        text.truncate()
+    yield text.getvalue()
+
+
+def harmless(cell: object) -> object:
+    """Text that a spreadsheet would run gets an apostrophe before it, also when space or nothing visible leads it."""
+    if not isinstance(cell, str):
+        return cell
+    first = next((char for char in cell if char.isprintable() and not char.isspace()), "")
+    return f"'{cell}" if first in FORMULA_STARTS or cell.startswith(DROPPED_STARTS) else cell
+
+
+def _summary(report: Report, zone: tzinfo) -> dict[str, Any]:
     checked = report.verification
     latency = report.latency
-    content = {
+    return {
         "environments": report.environments,
         "live": report.live,
         "since": _time(report.scope.since, zone),
@@ -80,29 +111,11 @@ def render_json(report: Report) -> str:
         "slowest": [line.job_id for line in report.slowest],
         "timelines": [_timeline(timeline, zone) for timeline in report.timelines],
         "unresolved": [line.job_id for line in report.unresolved],
-        "jobs": [_cells(line, zone) for line in report.lines],
     }
-    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
 
-def render_csv(report: Report) -> str:
-    """One row per job, unresolved first."""
-    text = StringIO()
-    # All text is quoted: left to itself, the writer takes a carriage return inside a cell for harmless.
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(COLUMNS)
-    for line in report.lines:
-        cells = _cells(line, report.scope.zone)
-        writer.writerow([harmless(cells[column]) for column in COLUMNS])
-    return text.getvalue()
-
-
-def harmless(cell: object) -> object:
-    """Text that a spreadsheet would run gets an apostrophe before it, also when space or nothing visible leads it."""
-    if not isinstance(cell, str):
-        return cell
-    first = next((char for char in cell if char.isprintable() and not char.isspace()), "")
-    return f"'{cell}" if first in FORMULA_STARTS or cell.startswith(DROPPED_STARTS) else cell
+def _dumped(content: dict[str, Any], indent: int | None = None) -> str:
+    return json.dumps(content, ensure_ascii=False, indent=indent)
 
 
 def _cells(line: Line, zone: tzinfo) -> dict[str, Any]:

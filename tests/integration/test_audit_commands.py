@@ -71,8 +71,38 @@ def test_the_report_comes_in_each_format(
     assert cancelq("report", "--format", "csv", "-o", "r.csv", DATABASE_URL=database_url).stdout == ""
     (row,) = csv.DictReader(StringIO((tmp_path / "r.csv").read_text()))
     assert row["order_id"] == "123"
-    html = cancelq("report", "--format", "html", DATABASE_URL=database_url)
-    assert (html.returncode, ET.fromstring(html.stdout).tag) == (0, "html")
+
+
+def test_the_page_is_one_file_that_shows_the_audit(
+    cancelq: Run, filled: Engine, database_url: str, tmp_path: Path
+) -> None:
+    done = cancelq(
+        *("report", "--format", "html", "--tz", "Europe/Zurich", "-o", "r.html"), DATABASE_URL=database_url
+    )
+    page = ET.fromstring((tmp_path / "r.html").read_text())
+    said = " ".join("".join(page.itertext()).split())
+    assert (done.returncode, done.stdout, page.tag) == (0, "", "html")
+    assert "Order 123: canceled after 100 ms" in said
+    assert "2026-11-23 13:00 +01:00" in said
+    assert cancelq("report", "--format", "html", DATABASE_URL=database_url).stdout.startswith(
+        "<!DOCTYPE html>"
+    )
+
+
+def test_the_page_of_an_audit_that_is_not_intact_says_so_and_the_exit_is_1(
+    cancelq: Run, audit_engine: Engine, database_url: str
+) -> None:
+    record(audit_engine, job_fact(a_job()), a_start(attempt=2))
+    done = cancelq("report", "--format", "html", DATABASE_URL=database_url)
+    assert (done.returncode, "NO: <bdi>starts row 2 of writer-1" in done.stdout) == (1, True)
+
+
+@pytest.mark.parametrize("form", ["html", "json", "csv"])
+def test_a_file_that_cannot_be_written_is_refused(
+    cancelq: Run, filled: Engine, database_url: str, form: str
+) -> None:
+    done = cancelq("report", "--format", form, "-o", "no/such/folder", DATABASE_URL=database_url)
+    assert (done.returncode, "-o no/such/folder: cannot be written" in done.stderr) == (2, True)
 
 
 def test_the_embedded_audit_lives_in_the_home_folder(cancelq: Run, tmp_path: Path) -> None:

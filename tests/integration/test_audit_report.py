@@ -4,6 +4,7 @@ import csv
 import json
 from datetime import UTC, timedelta
 from io import StringIO
+from xml.etree import ElementTree as ET
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,19 +14,23 @@ from tests.parts.cancels import (
     ENVIRONMENT,
     POLICY,
     a_job,
+    a_joiner,
+    a_read,
     a_reply,
     a_start,
     an_outcome,
     answered,
     at,
+    not_sent,
     record,
     unanswered,
 )
-from worker.audit.facts import Fact, job_fact
+from worker.audit.facts import Fact, job_fact, request_fact
 from worker.job import Outcome
 from worker.report.build import audit_report
 from worker.report.content import Report, Scope
 from worker.report.machine import csv_parts, json_parts
+from worker.report.page import render_html
 from worker.report.table import render_table
 
 EVERYTHING = Scope(zone=UTC)
@@ -133,6 +138,68 @@ def test_the_table_shows_what_needs_a_person_before_everything_else(report: Repo
     assert "yes, 27 rows in 1 chains" in page
 
 
+def test_the_sums_are_told_by_account_by_strategy_and_by_hour(report: Report) -> None:
+    assert {name: total.jobs for name, total in report.by_account.items()} == {"DEMO1": 4, "DEMO2": 1}
+    assert report.by_account["DEMO1"].attempts == 6
+    assert report.by_account["DEMO1"].filled_contracts == 8
+    assert report.by_strategy["momentum"].outcomes == dict(report.outcomes)
+    assert {hour: total.jobs for hour, total in report.by_hour.items()} == {at(0): 5}
+
+
+def test_the_story_of_a_slow_one_has_every_row_in_order(audit_engine: Engine) -> None:
+    refused = answered(b'{"failureReason":"RiskCheckTimeout","failureText":"slow"}', sent=10, took=5)
+    record(
+        audit_engine,
+        job_fact(a_job()),
+        request_fact("job-1", a_joiner()),
+        *(a_start(after=9), *a_reply(refused)),
+        *(a_start(attempt=2, after=19), *a_reply(unanswered(sent=20), attempt=2)),
+        *(a_start(attempt=3, after=29), *a_reply(not_sent(), attempt=3)),
+        *(a_start(attempt=4, after=39), *a_reply(answered(sent=40, took=10), attempt=4)),
+        a_read(found=False, status=None),
+        an_outcome(),
+    )
+    (told,) = audit_report(audit_engine, EVERYTHING).timelines
+    assert [(event.kind, event.at, event.said) for event in told.events] == [
+        ("enqueued", at(0), "momentum"),
+        ("joined", at(1), "hedger"),
+        ("attempt", at(10), "transient"),
+        ("attempt", at(20), "ambiguous"),
+        ("attempt", at(29), "transient"),
+        ("attempt", at(40), "accepted"),
+        ("read", at(70), "not found"),
+        ("finished", at(100), "canceled"),
+    ]
+    first, last = told.events[2], told.events[5]
+    assert (first.until, first.detail) == (at(15), "RiskCheckTimeout · slow · HTTP 200")
+    assert (last.until, last.number, last.detail) == (at(50), 4, "HTTP 200 · command 9007199254740993")
+
+
+def test_only_the_slowest_ten_have_their_story_told(audit_engine: Engine) -> None:
+    lives = [fact for i in range(12) for fact in life(f"job-{i}", Outcome.CANCELED, ended=100 + i)]
+    record(audit_engine, *lives)
+    told = [timeline.line.job_id for timeline in audit_report(audit_engine, EVERYTHING).timelines]
+    assert told == [f"job-{i}" for i in range(11, 1, -1)]
+
+
+def test_the_page_says_the_same_as_the_audit(report: Report) -> None:
+    page = ET.fromstring(render_html(report))
+    said = " ".join("".join(page.itertext()).split())
+    assert "Unresolved: 1" in said
+    assert "8 contracts in 4 orders" in said
+    assert "yes: 27 rows in 1 chain" in said
+    assert report.verification.digest in said
+    assert [text.text for text in page.findall(".//svg/text[@class='value']")][:4] == [
+        "1 · 20 %", "1 · 20 %", "1 · 20 %", "2 · 40 %",
+    ]  # fmt: skip
+
+
+def test_the_ledger_is_named_when_it_was_asked(audit_engine: Engine, report: Report) -> None:
+    heads = {writer: (head.seq, head.digest) for writer, head in report.verification.heads.items()}
+    assert audit_report(audit_engine, EVERYTHING, heads=heads).witnessed
+    assert not report.witnessed
+
+
 def test_an_attempt_without_an_answer_is_counted_by_its_rule(audit_engine: Engine) -> None:
     record(audit_engine, job_fact(a_job()), a_start(), *a_reply(unanswered()))
     assert audit_report(audit_engine, EVERYTHING).reasons == {"transport:unanswered": 1}
@@ -142,4 +209,5 @@ def test_an_empty_audit_makes_an_empty_report(audit_engine: Engine) -> None:
     empty = audit_report(audit_engine, EVERYTHING)
     assert (empty.lines, empty.outcomes, empty.latency.enqueue_to_end.p50) == ((), {}, None)
     assert "none in this period" in render_table(empty)
+    assert "none in this period" in render_html(empty)
     assert "".join(csv_parts(empty)).count("\n") == 1

@@ -13,8 +13,10 @@ from sqlalchemy import Engine
 from tests.parts.cancels import (
     ENVIRONMENT,
     POLICY,
+    a_finding,
     a_job,
     a_joiner,
+    a_late_reply,
     a_read,
     a_reply,
     a_start,
@@ -157,7 +159,9 @@ def test_the_story_of_a_slow_one_has_every_row_in_order(audit_engine: Engine) ->
         *(a_start(attempt=3, after=29), *a_reply(not_sent(), attempt=3)),
         *(a_start(attempt=4, after=39), *a_reply(answered(sent=40, took=10), attempt=4)),
         a_read(found=False, status=None),
-        an_outcome(),
+        an_outcome(outcome=Outcome.UNRESOLVED),
+        a_late_reply(attempt=2),
+        a_finding(),
     )
     (told,) = audit_report(audit_engine, EVERYTHING).timelines
     assert [(event.kind, event.at, event.said) for event in told.events] == [
@@ -166,13 +170,29 @@ def test_the_story_of_a_slow_one_has_every_row_in_order(audit_engine: Engine) ->
         ("attempt", at(10), "transient"),
         ("attempt", at(20), "ambiguous"),
         ("attempt", at(29), "transient"),
+        ("late reply", at(34.5), "answered"),
         ("attempt", at(40), "accepted"),
         ("read", at(70), "not found"),
-        ("finished", at(100), "canceled"),
+        ("finished", at(100), "unresolved"),
+        ("found", at(200_000), "filled"),
     ]
-    first, last = told.events[2], told.events[5]
+    first, last = told.events[2], told.events[6]
     assert (first.until, first.detail) == (at(15), "RiskCheckTimeout · slow · HTTP 200")
     assert (last.until, last.number, last.detail) == (at(50), 4, "HTTP 200 · command 9007199254740993")
+
+
+def test_a_finding_stands_in_every_format_and_the_outcome_stays(audit_engine: Engine) -> None:
+    record(audit_engine, *life("job-1", Outcome.UNRESOLVED), a_finding())
+    found = audit_report(audit_engine, EVERYTHING)
+    (line,) = found.unresolved
+    assert (line.outcome, line.resolved_as, line.resolved_by) == ("unresolved", "filled", "alice")
+    (row,) = csv.DictReader(StringIO("".join(csv_parts(found))))
+    (job,) = json.loads("".join(json_parts(found)))["jobs"]
+    for shown in (row, job):
+        assert (shown["resolved_as"], shown["resolved_at"]) == ("filled", "2026-11-23T12:03:20.000000Z")
+        assert shown["resolved_because"] == "seen in the platform"
+    assert "filled by alice: seen in the platform" in render_table(found)
+    assert "found filled by <bdi>alice</bdi>" in render_html(found)
 
 
 def test_only_the_slowest_ten_have_their_story_told(audit_engine: Engine) -> None:

@@ -166,6 +166,19 @@ def test_what_another_clock_puts_before_the_enqueue_is_drawn_at_its_edge() -> No
     assert size(by_class(drawn, "circle", "v-accepted")[0], "cx") == LEFT
 
 
+def test_what_a_person_finds_days_later_does_not_squeeze_the_story() -> None:
+    found = Event(kind=Happening.FOUND, at=at(86_400_000), said="filled")
+    without = a_timeline(an_attempt(1, sent=500), outcome="unresolved")
+    (post,) = by_class(track("x", a_timeline(*without.events[1:], found)), "circle", "v-accepted")
+    assert size(post, "cx") == LEFT + (RIGHT - LEFT) / 2
+
+
+def test_an_open_story_ends_with_its_last_event() -> None:
+    drawn = track("x", a_timeline(a_look(seen=100), outcome=None, finished_at=None))
+    assert size(by_class(drawn, "circle", "read")[0], "cx") == RIGHT
+    assert by_class(drawn, "line", "end") == []
+
+
 def test_every_outcome_and_every_verdict_has_a_look_of_its_own() -> None:
     assert set(OUTCOME_LOOKS) == set(ORDER)
     assert set(VERDICT_LOOKS) == {*Meaning, None}

@@ -8,8 +8,8 @@ import pytest
 from tests.parts.cancels import at
 from tests.parts.reports import a_line, a_total
 from worker.report.periods import MOST_COLUMNS, columns_of_time
+from worker.report.shown import hour_words, share_words, short_span
 from worker.report.totals import by_account, by_hour, by_strategy
-from worker.report.words import hour_words, share_words, span_words
 
 ZURICH = ZoneInfo("Europe/Zurich")
 AUTUMN = datetime(2026, 10, 25, tzinfo=UTC)  # at 01:00 UTC the clocks go from 03:00 back to 02:00
@@ -82,7 +82,7 @@ def test_no_hours_are_no_columns() -> None:
     ],
 )  # fmt: skip
 def test_a_span_is_said_in_the_unit_that_fits(milliseconds: float, words: str) -> None:
-    assert span_words(timedelta(milliseconds=milliseconds)) == words
+    assert short_span(timedelta(milliseconds=milliseconds)) == words
 
 
 @pytest.mark.parametrize(

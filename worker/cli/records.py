@@ -2,22 +2,17 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from worker.cli.reach import LEDGER_PATIENCE, reached_audit
 from worker.errors import LedgerUnavailable
 from worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from worker.audit.verify import Verification
-
-LEDGER_PATIENCE = timedelta(seconds=1)
 
 
 @click.command()
@@ -45,28 +40,15 @@ def verify(expect: str | None, *, as_json: bool) -> None:
     """Recompute every digest of the audit and name the first bad row. Exit 1 if there is one."""
     if expect is not None:
         raise click.UsageError("--expect is not supported yet; compare the digest that verify prints")
+    from worker.audit.engine import READING_BOUND
     from worker.audit.verify import verify as check
 
     settings = load_settings()
     heads = witnessed(settings)
-    with open_audit(settings) as engine:
+    with reached_audit(settings, bound=READING_BOUND) as engine:
         found = check(engine, heads)
     click.echo(json.dumps(_finding(found, heads)) if as_json else _sentence(found))
     sys.exit(0 if found.ok else 1)
-
-
-@contextmanager
-def open_audit(settings: Settings) -> Iterator["Engine"]:
-    """The migrated database, opened for long reads."""
-    from worker.audit.engine import READING_BOUND, audit_url, open_engine
-    from worker.audit.schema import require_head
-
-    engine = open_engine(audit_url(settings), statement_bound=READING_BOUND)
-    try:
-        require_head(engine)
-        yield engine
-    finally:
-        engine.dispose()
 
 
 def witnessed(settings: Settings) -> Mapping[str, tuple[int, str]] | None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from worker.cli.moments import Moment, Zone
-from worker.cli.records import open_audit, witnessed
+from worker.cli.reach import reached_audit
+from worker.cli.records import witnessed
 from worker.errors import ConfigError
 from worker.settings import load_settings
 
@@ -33,11 +34,12 @@ if TYPE_CHECKING:
 @click.option("--tz", "zone", type=Zone(), default="UTC", show_default=True, help="show times in this zone")
 def report(form: str, path: Path | None, **limits: Any) -> None:
     """The audit report: unresolved first, totals, latency, one row a cancel. Exit 1 if the audit is not intact."""
+    from worker.audit.engine import READING_BOUND
     from worker.report.build import audit_report
     from worker.report.content import Scope
 
     settings = load_settings()
-    with open_audit(settings) as engine:
+    with reached_audit(settings, bound=READING_BOUND) as engine:
         made = audit_report(engine, Scope(**limits), heads=witnessed(settings))
     _put(_rendered(made, form, colored=path is None and sys.stdout.isatty()), path)
     sys.exit(0 if made.verification.ok else 1)

@@ -108,7 +108,9 @@ class Happening(StrEnum):
     JOINED = "joined"
     ATTEMPT = "attempt"
     READ = "read"
+    LATE_REPLY = "late reply"
     FINISHED = "finished"
+    FOUND = "found"  # by a person, after an end without proof
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +120,7 @@ class Event:
     kind: Happening
     at: datetime  # of an attempt: sent, or started when no byte left
     until: datetime | None = None  # an attempt's answer
-    number: int | None = None  # of an attempt
+    number: int | None = None  # of an attempt, or of the one that a late reply belongs to
     said: str | None = None  # who asked, a verdict, the status seen, the outcome; None: nothing came back
     detail: str | None = None
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil, floor, log10
 from xml.etree import ElementTree as ET
 
-from worker.report.words import brief, printable
+from worker.report.shown import brief, printable
 
 # Every picture is drawn for a phone's width; a wider page scales it up.
 WIDTH = 420.0

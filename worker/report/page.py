@@ -16,16 +16,16 @@ from worker.report.content import OPEN, ORDER, Event, Happening, Line, Report, T
 from worker.report.drawing import Look, glyph
 from worker.report.periods import columns_of_time
 from worker.report.pictures import QUANTILE_LOOKS, Bar, Column, bars, columns, ladder
-from worker.report.track import OUTCOME_LOOKS, READ_LOOK, VERDICT_LOOKS, track
-from worker.report.words import (
+from worker.report.shown import (
     brief,
     hour_words,
     many,
     moment_words,
     printable,
     share_words,
-    span_words,
+    short_span,
 )
+from worker.report.track import OUTCOME_LOOKS, READ_LOOK, VERDICT_LOOKS, track
 
 # What a page holds and a person reads; csv and json have every job.
 LISTED = 2000
@@ -86,7 +86,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"brief": brief, "span": span_words, "share": share_words}
+    found.filters |= {"brief": brief, "span": short_span, "share": share_words}
     found.globals |= {"many": many, "sign": _sign, "look": _outcome_sign, "quantiles": QUANTILE_LOOKS}
     return found
 

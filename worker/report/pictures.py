@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 from worker.report.drawing import CHARACTER, WIDTH, Look, count_ticks, mark, part, picture, words, write
 from worker.report.figures import BINS_A_DECADE, SHORTEST, Spread
-from worker.report.words import many, share_words, span_words
+from worker.report.shown import many, share_words, short_span
 
 # Pixels.
 BAR_PITCH, BAR_HEIGHT = 34.0, 11.0
@@ -157,7 +157,7 @@ def _rung(root: ET.Element, top: float, label: str, stage: Spread, *, decades: t
     if not stage.count:
         words(root, (WIDTH, top + 11), "none measured", css="value halo", text_anchor="end")
         return
-    told = f"p50 {span_words(stage.p50)} · p95 {span_words(stage.p95)} · n = {stage.count:,}"
+    told = f"p50 {short_span(stage.p50)} · p95 {short_span(stage.p95)} · n = {stage.count:,}"
     words(root, (WIDTH, top + 11), told, css="value halo", text_anchor="end")
     floor, fullest = top + 18 + HISTOGRAM, max(stage.bins.values())
     for number, count in sorted(stage.bins.items()):
@@ -201,8 +201,8 @@ def _decade_words(decade: int) -> str:
 
 def _ladder_told(stages: Mapping[str, Spread]) -> str:
     return "; ".join(
-        f"{label}: {stage.count} measured, median {span_words(stage.p50)}, 95 % within {span_words(stage.p95)}, "
-        f"longest {span_words(stage.longest)}"
+        f"{label}: {stage.count} measured, median {short_span(stage.p50)}, 95 % within {short_span(stage.p95)}, "
+        f"longest {short_span(stage.longest)}"
         if stage.count
         else f"{label}: none measured"
         for label, stage in stages.items()

@@ -12,12 +12,12 @@ from rich.text import Text
 
 from worker.report.content import Line, Report, Total
 from worker.report.figures import Spread, milliseconds
-from worker.report.words import hour_words, moment_words, printable
+from worker.report.shown import hour_words, moment_words, printable
 
 # Without a terminal to ask: wide enough for one line a job.
 PAGE_WIDTH = 170
 # What may be cut so that a job stays on its line; json and csv have it whole.
-LONG_TEXTS = {"evidence": 20, "reason": 20, "account": 12}
+LONG_TEXTS = {"evidence": 20, "reason": 20, "account": 12, "found": 70}
 # Accounts, strategies and (the latest) hours that a person reads; json has them all.
 GROUPS = 50
 
@@ -40,6 +40,7 @@ def render_table(report: Report, *, width: int = PAGE_WIDTH, color: bool = False
 def _sections(report: Report) -> Iterable[tuple[str, Table]]:
     yield "Audit report", _header(report)
     yield "Unresolved: a person is needed", _jobs(report.unresolved, report)
+    yield "Found by people", _findings(report)
     yield "Outcomes", _counts(report.outcomes, "jobs")
     yield "Answers that were no acceptance", _counts(report.reasons, "attempts")
     yield "Attempts a cancel took", _counts(report.attempts, "jobs")
@@ -85,6 +86,17 @@ def _counts(counts: Mapping[str, int] | Mapping[int, int], unit: str) -> Table:
     table = _table("", unit)
     for name, count in counts.items():
         table.add_row(plain(name), str(count))
+    return table
+
+
+def _findings(report: Report) -> Table:
+    """What people found about unresolved ones; the outcome stays what it was."""
+    table = _table("order", "account", "found", "at", "job")
+    for line in report.unresolved:
+        if line.resolved_as is not None:
+            finding = f"{line.resolved_as} by {line.resolved_by}: {line.resolved_because}"
+            moment = _time(report, line.resolved_at)
+            table.add_row(str(line.order_id), plain(line.account), plain(finding), moment, plain(line.job_id))
     return table
 
 

@@ -1,12 +1,13 @@
 """The stories of a few jobs: who asked, each attempt, each read, the end. Reads only."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, select
+from sqlalchemy import Connection, Row, select
+from sqlalchemy.orm import DeclarativeBase
 
-from models import Looked
+from models import Found, Looked, RepliedLate
 from worker.audit.views import audit_attempts, audit_requests
 from worker.report.content import Event, Happening, Line, Timeline
 
@@ -21,24 +22,32 @@ def timelines(connection: Connection, lines: Sequence[Line]) -> tuple[Timeline, 
 
 
 def _timeline(line: Line, recorded: list[Event]) -> Timeline:
+    """The request comes first, whatever the clocks of the hosts say; the rest by time."""
     asked = Event(kind=Happening.ENQUEUED, at=line.enqueued_at, said=line.requested_by)
-    story = [asked, *sorted(recorded, key=lambda event: event.at)]
     if line.finished_at is not None:
         detail = f"{line.evidence}: {line.detail}" if line.detail else line.evidence
-        story.append(Event(kind=Happening.FINISHED, at=line.finished_at, said=line.outcome, detail=detail))
-    return Timeline(line=line, events=tuple(story))
+        ended = Event(kind=Happening.FINISHED, at=line.finished_at, said=line.outcome, detail=detail)
+        recorded = [*recorded, ended]
+    return Timeline(line=line, events=(asked, *sorted(recorded, key=lambda event: event.at)))
 
 
 def _recorded(connection: Connection, jobs: Sequence[str]) -> Iterator[tuple[str, Event]]:
-    looked = Looked.__table__
-    assert isinstance(looked, Table)  # noqa: S101  # a mapped class with a __tablename__ has one
     for row in connection.execute(select(audit_attempts).where(audit_attempts.c.job_id.in_(jobs))):
         yield row.job_id, _attempt(row)
-    for row in connection.execute(select(looked).where(looked.c.job_id.in_(jobs))):
-        yield row.job_id, _read(row)
     joined = audit_requests.c.job_id.in_(jobs) & audit_requests.c.joined
     for row in connection.execute(select(audit_requests).where(joined)):
         yield row.job_id, Event(kind=Happening.JOINED, at=row.requested_at, said=row.requested_by)
+    for row in _rows(connection, Looked, jobs):
+        yield row.job_id, _read(row)
+    for row in _rows(connection, RepliedLate, jobs):
+        yield row.job_id, _late(row)
+    for row in _rows(connection, Found, jobs):
+        detail = f"by {row.found_by}: {row.because}"
+        yield row.job_id, Event(kind=Happening.FOUND, at=row.found_at, said=row.finding, detail=detail)
+
+
+def _rows(connection: Connection, table: type[DeclarativeBase], jobs: Sequence[str]) -> Iterable[Row[Any]]:
+    return connection.execute(select(table.__table__).where(table.__table__.c.job_id.in_(jobs)))
 
 
 def _attempt(row: Row[Any]) -> Event:
@@ -52,6 +61,18 @@ def _attempt(row: Row[Any]) -> Event:
         number=row.attempt,
         said=row.verdict,
         detail=" · ".join(part for part in told if part) or None,
+    )
+
+
+def _late(row: Row[Any]) -> Event:
+    """The attempt had been written off; it has its own entry."""
+    command = f"command {row.command_id}" if row.command_id is not None else None
+    return Event(
+        kind=Happening.LATE_REPLY,
+        at=row.answered_at or row.recorded_at,
+        number=row.attempt,
+        said=row.transport,
+        detail=" · ".join(part for part in (command, row.error) if part) or None,
     )
 
 

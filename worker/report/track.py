@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 from worker.report.content import OPEN, Event, Happening, Timeline
 from worker.report.drawing import WIDTH, Look, mark, nice_ticks, part, picture, words, write
-from worker.report.words import many, span_words
+from worker.report.shown import many, short_span
 
 # Shape and colour say the same; the list beside the picture says it in words.
 OUTCOME_LOOKS = {
@@ -87,8 +87,9 @@ def _posts(root: ET.Element, events: Sequence[Event], start: datetime, length: t
 
 
 def _length(timeline: Timeline) -> timedelta:
+    """To the end; what a person finds days later is for the list only."""
     start = timeline.line.enqueued_at
-    last = max((event.until or event.at for event in timeline.events), default=start)
+    last = timeline.line.finished_at or max(event.until or event.at for event in timeline.events)
     return max(last - start, timedelta(milliseconds=1))
 
 
@@ -104,5 +105,5 @@ def _tick_words(seconds: float) -> str:
 def _told(timeline: Timeline) -> str:
     kinds = [event.kind for event in timeline.events]
     posts, reads = kinds.count(Happening.ATTEMPT), kinds.count(Happening.READ)
-    took = span_words(timeline.line.to_end) or "not yet ended"
+    took = short_span(timeline.line.to_end) or "not yet ended"
     return f"{many(posts, 'attempt')}, {many(reads, 'read')}, {timeline.line.end}, {took}"

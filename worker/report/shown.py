@@ -1,6 +1,8 @@
-"""How a value is said to a person: spans, times, counts, and text from outside made harmless. Pure."""
+"""How a value is shown where room is short: spans, times, counts, and text from outside made harmless. Pure."""
 
 from datetime import datetime, timedelta, tzinfo
+
+from worker.report.wording import clock_time
 
 # What a page shows of one text from outside; json and csv have it whole.
 LONGEST_TEXT = 160
@@ -17,14 +19,14 @@ def brief(value: object, longest: int = LONGEST_TEXT) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def span_words(span: timedelta | None) -> str:
+def short_span(span: timedelta | None) -> str:
     """`0.42 ms`, `245 ms`, `2.46 s`, `3 min 20 s`, `2 h 03 min`."""
     if span is None:
         return ""
     if not span:
         return "0 ms"
     if span < timedelta():
-        return f"-{span_words(-span)}"
+        return f"-{short_span(-span)}"
     milliseconds = span / timedelta(milliseconds=1)
     if milliseconds < 999.5:
         return f"{milliseconds:.2f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
@@ -36,10 +38,7 @@ def span_words(span: timedelta | None) -> str:
 
 
 def moment_words(moment: datetime | None, zone: tzinfo) -> str:
-    """To the millisecond, in the zone."""
-    if moment is None:
-        return ""
-    return moment.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    return "" if moment is None else clock_time(moment, zone)
 
 
 def hour_words(hour: datetime, zone: tzinfo) -> str:

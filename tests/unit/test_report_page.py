@@ -166,6 +166,7 @@ def test_the_unresolved_come_before_everything_else() -> None:
 def test_a_finding_stands_beside_what_it_was_about() -> None:
     shown = words(section(a_full_report(), "person"))
     assert "found canceled by momentum, 2026-11-23 12:00:00.999: momentum" in shown
+    assert "A person has found out about 1 of them" in shown
 
 
 def test_an_audit_that_is_not_intact_is_said_with_the_row() -> None:

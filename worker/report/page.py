@@ -63,6 +63,7 @@ def render_html(report: Report) -> str:
         report=report,
         pictures=_pictures(report),
         urgent=[(end, [line for line in listed if line.end == end]) for end in ORDER[:3]],
+        found=sum(line.resolved_as is not None for line in report.unresolved),
         others=[line for line in listed if line.end not in ORDER[:3]],
         listed=len(listed),
         most_filled=nsmallest(GROUPS, report.filled, key=lambda line: -(line.filled_qty or 0)),

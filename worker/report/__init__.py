@@ -1,1 +1,1 @@
-"""The audit report: built as values once, rendered as a table, JSON or CSV."""
+"""The audit report: built as values once, rendered as a table, JSON, CSV or an HTML page."""

@@ -221,9 +221,9 @@ def test_even_the_unresolved_have_a_bound_and_it_is_said() -> None:
 
 
 def test_those_without_a_finding_come_first() -> None:
-    found = a_line(job_id="found", outcome="unresolved", resolved_as="filled")
+    found = a_line(job_id="a finding", outcome="unresolved", resolved_as="filled")
     lines = [a_line(job_id="done", outcome="canceled"), found, a_line(job_id="bare", outcome="unresolved")]
-    assert [line.job_id for line in foremost(lines, 2)] == ["bare", "found"]
+    assert [line.job_id for line in foremost(lines, 2)] == ["bare", "a finding"]
 
 
 def test_equal_reads_in_a_row_are_one_entry() -> None:

@@ -281,3 +281,42 @@ def test_a_penalty_with_captcha_or_too_early_goes_on(exchange):
     said = [exchange.post(1, **fields)[1] for fields in ({}, {"p-ticket": "t"})]
     assert said == [{"p-ticket": "t", "p-time": 60, "p-captcha": True}] * 2
     assert exchange.truth()[1]["ordStatus"] == "Working"
+
+
+# what a read shows instead
+
+
+def test_a_read_can_show_an_order_changed_or_twice(exchange):
+    canceled = {"ordStatus": "Canceled", "admin": None}
+    exchange.add_orders(
+        {"id": 1, "reads": [{"shows": canceled}, {"shows": [{}, {"ordStatus": "Filled"}]}]}, 2
+    )
+    [first, other] = exchange.get("/order/items?ids=1,2")[1]
+    rows = exchange.get("/order/items?ids=1,2")[1]
+    assert (first["ordStatus"], "admin" in first, other["ordStatus"]) == ("Canceled", False, "Working")
+    assert [(row["id"], row["ordStatus"]) for row in rows] == [(1, "Working"), (1, "Filled"), (2, "Working")]
+    assert status_of(exchange, 1) == "Working"
+
+
+def test_a_fill_can_be_shown_as_taken_back(exchange):
+    exchange.add_orders({"id": 1, "filled": 2, "reads": [{"of": "fill", "shows": {"active": False}}]})
+    [first], [second] = (exchange.get("/fill/ldeps?masterids=1")[1] for _ in range(2))
+    assert (first["active"], second["active"], first["qty"]) == (False, True, 2)
+
+
+def test_a_quiet_late_reject_is_seen_in_the_report_only(exchange):
+    exchange.script(1, {"late_reject": "TradingLocked", "quiet": True, "settle": 60})
+    command_id = exchange.post(1)[1]["commandId"]
+    assert (status_of(exchange, 1), reports_of(exchange, command_id)) == ("Working", [])
+    exchange.script(2, {"late_reject": "TradingLocked", "quiet": True})
+    [report] = reports_of(exchange, exchange.post(2)[1]["commandId"])
+    assert (report["rejectReason"], report["commandStatus"], status_of(exchange, 2)) == (
+        "TradingLocked",
+        "ExecutionRejected",
+        "Working",
+    )
+
+
+def test_what_a_read_shows_must_be_an_object(exchange):
+    status, said = exchange._ask("POST", "/sim/orders", [{"id": 1, "reads": [{"shows": []}]}])
+    assert (status, "shows" in said["error"]) == (400, True)

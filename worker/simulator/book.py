@@ -113,6 +113,7 @@ class Wish:
     settle: float = 0.0
     starts_in: float = 0.0
     reason: str = "OtherExecutionRelated"
+    quiet: bool = False
     labels: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -208,6 +209,9 @@ class Book:
 
     def _run(self, order: Order, command: Command, wish: Wish, starts: float) -> None:
         before = order.status(starts)
+        if wish.quiet:
+            self._come_to_nothing(command, wish, before)
+            return
         self._report(command, starts, "RiskPassed", "PendingCancel")
         self.change(order, "PendingCancel", at=starts)
         if order.ends_at() <= command.ends_at:
@@ -221,6 +225,11 @@ class Book:
         else:
             self._report(command, command.ends_at, "AtExecution", "Canceled")
             self.change(order, "Canceled", at=command.ends_at)
+
+    def _come_to_nothing(self, command: Command, wish: Wish, status: str) -> None:
+        """The order goes on as if nothing had been asked; only the command's report says why."""
+        command.reason = wish.reason
+        self._report(command, command.ends_at, "ExecutionRejected", status, reason=wish.reason)
 
     def _close_commands(self, order: Order, at: float, status: str) -> None:
         for command in order.commands:

@@ -112,7 +112,7 @@ def _wish(world: World, order: Order, step: Step, *, body: dict[str, Any]) -> Wi
     if step.fill_after:
         return replace(wish, ending="Filled")
     if step.late_reject is not None:
-        return replace(wish, ending="rejected", reason=step.late_reject)
+        return replace(wish, ending="rejected", reason=step.late_reject, quiet=step.quiet)
     return wish
 
 

@@ -67,7 +67,7 @@ def order_item(world: World, query: Query) -> Found:
     if order is None:
         return wire.plain_answer(404), NATURAL
     step = world.read_step(order, "order")
-    return _said(step, lambda: order_json(world, order))
+    return _said(step, lambda: _one(_shown(order_json(world, order), step)))
 
 
 def order_items(world: World, query: Query) -> Found:
@@ -76,9 +76,9 @@ def order_items(world: World, query: Query) -> Found:
     for order_id in _ids(query, "ids"):
         order = world.book.orders.get(order_id)
         step = world.read_step(order, "order") if order is not None else NATURAL
-        bad = bad if step is NATURAL or step.not_found else step
+        bad = bad if step is NATURAL or step.not_found or step.shows else step
         if order is not None and not step.not_found:
-            rows.append(order_json(world, order))
+            rows += _shown(order_json(world, order), step)
     return _said(bad, lambda: rows)
 
 
@@ -141,9 +141,10 @@ def _fills(world: World, order_ids: Iterable[int]) -> Found:
         order = world.book.orders.get(order_id)
         if order is not None:
             step = world.read_step(order, "fill")
-            bad = bad if step is NATURAL else step
+            bad = bad if step is NATURAL or step.shows else step
             moment = now() - world.book.lag(order)
-            rows += [fill_json(order, fill) for fill in order.fills if fill.at <= moment]
+            seen = [fill_json(order, fill) for fill in order.fills if fill.at <= moment]
+            rows += [changed for row in seen for changed in _shown(row, step)]
     return _said(bad, lambda: rows)
 
 
@@ -164,6 +165,19 @@ def _reports(world: World, command_ids: Iterable[int]) -> Found:
         if not step.not_found:
             rows += [report_json(command_id, r) for r in command.reports if r.at <= moment]
     return _said(NATURAL if bad.not_found else bad, lambda: rows)
+
+
+def _shown(row: Mapping[str, Any], step: Step) -> list[dict[str, Any]]:
+    """The row as the step wants it seen, once for each of its changes."""
+    return [
+        {name: value for name, value in {**row, **change}.items() if value is not None}
+        for change in step.shows or ({},)
+    ]
+
+
+def _one(rows: list[dict[str, Any]]) -> Any:
+    """The row; all of them where a script has one order be two."""
+    return rows[0] if len(rows) == 1 else rows
 
 
 def _said(step: Step, usual: Callable[[], Any]) -> Found:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .book import STATUSES, Rules
-from .fields import Reader, ScriptError, at_least, flag, number, one_of, span, text, text_map, whole
+from .fields import Reader, ScriptError, at_least, flag, number, one_of, span, text, text_map, whole, wrong
 from .mix import FAULTS, PROFILES, Mix
 from .moments import Span
 from .steps import FOREVER, Drip, Penalty, Step
@@ -191,6 +191,13 @@ def _repeat(value: Any, where: str) -> int:
     return FOREVER if value is True else whole(1)(value, where)
 
 
+def _shows(value: Any, where: str) -> tuple[dict[str, Any], ...]:
+    listed = _list(value if isinstance(value, list) else [value], where)
+    if not listed or not all(isinstance(item, dict) for item in listed):
+        raise wrong(value, where, "an object of changed fields, or a list of them")
+    return tuple(listed)
+
+
 def _late_reject(value: Any, where: str) -> str:
     return "OtherExecutionRelated" if value is True else text(value, where)
 
@@ -229,7 +236,7 @@ MIX: Mapping[str, Reader] = {
 }
 _TRAVEL: Mapping[str, Reader] = {
     "reply": _as_is,
-    "status": whole(100, 599),
+    "status": whole(100, 999),
     "text": text,
     "headers": text_map,
     "location": text,
@@ -253,6 +260,7 @@ POST: Mapping[str, Reader] = {
     "effect_delay": at_least(0),
     "settle": at_least(0),
     "late_reject": _late_reject,
+    "quiet": flag,
     "fill_first": flag,
     "fill_after": flag,
     "partial_fill": whole(1),
@@ -263,6 +271,7 @@ POST: Mapping[str, Reader] = {
 READ: Mapping[str, Reader] = {
     **_TRAVEL,
     "not_found": _repeat,
+    "shows": _shows,
     "of": one_of("order", "command", "report", "fill"),
 }
 TRAITS: Mapping[str, Reader] = {

@@ -49,6 +49,7 @@ class Step:
     effect_delay: float = 0.5
     settle: float | None = None
     late_reject: str | None = None
+    quiet: bool = False  # the command changes nothing that a read of the order shows
     fill_first: bool = False
     fill_after: bool = False
     partial_fill: int | None = None
@@ -65,6 +66,9 @@ class Step:
     # how often, and for a read: of what
     repeat: int = 1
     not_found: bool = False
+    shows: tuple[
+        Mapping[str, Any], ...
+    ] = ()  # a row for each, with these fields changed; null leaves one out
     of: ReadKind = "order"
 
     @property

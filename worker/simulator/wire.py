@@ -37,7 +37,7 @@ def json_answer(value: Any, *, status: int = 200, command_id: int | None = None)
 
 
 def text_answer(status: int, text: str = "") -> Answer:
-    return Answer(status, text.encode(), TEXT if text else None)
+    return Answer(status, text.encode(errors="surrogateescape"), TEXT if text else None)
 
 
 def plain_answer(status: int) -> Answer:

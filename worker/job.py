@@ -56,6 +56,7 @@ class Evidence(StrEnum):
     REPLY = "reply"
     SEEN_WORKING = "seen_working"
     ORDER_NOT_FOUND = "order_not_found"
+    OTHER_ACCOUNT = "other_account"
     DEADLINE = "deadline"
     DRY_RUN = "dry_run"  # read only: nothing was to be POSTed
     UNPROVEN = "unproven"  # budgets spent without one conclusive read
@@ -131,6 +132,7 @@ class Memory:
     last_answer_at: int | None = None  # µs, ledger clock; when the last POST ended
     proof_since: int | None = None  # µs, ledger clock; when proving began
     first_claim_at: int | None = None  # µs, ledger clock; the retry budget counts from here
+    not_before: int | None = None  # µs, ledger clock; a closed session: no POST earlier
     stood_still: int = 0  # µs of lock-out that the two times above were moved by
     held_back: int = 0  # µs of pause that the second one was moved by
     armed_for: int | None = None  # µs; the activation time of the latest accepted POST

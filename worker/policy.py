@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from difflib import get_close_matches
-from enum import StrEnum
 from typing import assert_never
 
 from worker.clock import from_micros, span_micros, to_micros
@@ -14,7 +13,7 @@ from worker.job import Evidence, Job, Memory, Outcome, State, Step
 from worker.reasons import DEFAULT_TRANSIENT, RULES, VERSION, Action, Meaning, Rule
 from worker.reply import Transport
 from worker.settings import Settings
-from worker.verdict import Verdict, rule_of
+from worker.verdict import ENDS, OrderState, Sight, Verdict, rule_of
 
 # The exchange may show its own writes late. An open state permits a POST only if it was read this long
 # after the last POST's answer (the contract's rule) …
@@ -29,51 +28,11 @@ READ_WAITS = tuple(timedelta(seconds=s) for s in (0.1, 0.2, 0.4, 0.8, 1.5, 3, 5)
 UNREAD_REPOSTS = 3
 # Reads that must miss an order before it counts as not found (the contract's rule).
 MISSING_READS = 2
+# An evidence's detail is a remark; the whole text is in the attempt's row.
+MOST_DETAIL = 500
+SESSION_CLOSED = "reason:SessionClosed"
 # One more try after a 401, then it is this order's refusal.
 UNAUTHORIZED_TRIES = 2
-
-
-class OrderState(StrEnum):
-    """What a read says about an order, as far as a cancel is concerned."""
-
-    CANCELED = "canceled"
-    FILLED = "filled"
-    GONE = "gone"
-    OPEN = "open"
-    CANCELING = "canceling"
-    MISSING = "missing"
-    UNCLEAR = "unclear"
-    UNREAD = "unread"
-
-
-# Order.ordStatus → state. Completed has no official definition; other clients read it as filled.
-ORD_STATUS = {
-    "Canceled": OrderState.CANCELED,
-    "Filled": OrderState.FILLED,
-    "Completed": OrderState.FILLED,
-    "Expired": OrderState.GONE,
-    "Rejected": OrderState.GONE,
-    "Working": OrderState.OPEN,
-    "Suspended": OrderState.OPEN,
-    "PendingNew": OrderState.OPEN,
-    "PendingReplace": OrderState.OPEN,
-    "PendingCancel": OrderState.CANCELING,
-}
-ENDS = {
-    OrderState.CANCELED: Outcome.CANCELED,
-    OrderState.FILLED: Outcome.FILLED,
-    OrderState.GONE: Outcome.GONE,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
-    """What one read of an order showed; `late_reject` is a reason found in the command's reports."""
-
-    state: OrderState
-    asked_at: datetime  # ledger clock, before the read was sent
-    ord_status: str | None = None
-    late_reject: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +186,7 @@ def after_reply(job: Job, verdict: Verdict, policy: Policy, now: datetime) -> De
         case Meaning.THROTTLED:
             return _after_throttled(memory, verdict, policy)
         case Meaning.AMBIGUOUS | Meaning.UNAUTHORIZED:
-            return _after_unclear(job, memory, verdict, policy)
+            return _after_unclear(replace(job, memory=memory), verdict, policy, now)
     assert_never(verdict.meaning)
 
 
@@ -236,9 +195,7 @@ def _remember(memory: Memory, verdict: Verdict, now: datetime) -> Memory:
     sent = verdict.rule != f"transport:{Transport.NOT_SENT}"
     counted = verdict.meaning is Meaning.UNAUTHORIZED
     refused = verdict.meaning is Meaning.REFUSED or memory.unauthorized + counted >= UNAUTHORIZED_TRIES
-    acted = (
-        verdict.meaning is Meaning.ACCEPTED or verdict.rule in MAYBE_ACTED or verdict.command_id is not None
-    )
+    acted = verdict.meaning is Meaning.ACCEPTED or verdict.command_id is not None or _may_have_acted(verdict)
     return replace(
         memory,
         pursuit=Meaning.REFUSED if refused else verdict.meaning,
@@ -250,23 +207,31 @@ def _remember(memory: Memory, verdict: Verdict, now: datetime) -> Memory:
         maybe_acted=memory.maybe_acted or acted,
         last_answer_at=to_micros(now) if sent else memory.last_answer_at,
         reads=0,
+        not_before=None,
         ticket=verdict.ticket,
     )
 
 
-# Replies after which a missing order is unresolved rather than refused (the contract's order_not_found).
-MAYBE_ACTED = frozenset({"reason:TooLate", "transport:unanswered"})
+def _may_have_acted(verdict: Verdict) -> bool:
+    """Replies after which a missing order is unresolved rather than refused (the contract's order_not_found)."""
+    return verdict.reason == "TooLate" or verdict.rule == f"transport:{Transport.UNANSWERED}"
 
 
 def _refusal(verdict: Verdict) -> str:
-    return ": ".join(part for part in (verdict.reason or verdict.rule, verdict.text) if part)
+    return ": ".join(part for part in (verdict.reason or verdict.rule, verdict.text) if part)[:MOST_DETAIL]
 
 
-def _after_unclear(job: Job, memory: Memory, verdict: Verdict, policy: Policy) -> Again:
-    """Read first. While the session is closed nothing can be gained, so nothing is spent."""
+def _after_unclear(job: Job, verdict: Verdict, policy: Policy, now: datetime) -> Again:
+    """Read first."""
     delay = _wait(rule_of(verdict), job.attempts, policy)
-    closed = verdict.rule == "reason:SessionClosed"
-    return Again(step=Step.RECONCILE, delay=delay, memory=held_up(memory, delay) if closed else memory)
+    if verdict.rule == SESSION_CLOSED:
+        return Again(step=Step.RECONCILE, delay=READ_WAITS[0], memory=_shut_out(job.memory, delay, now))
+    return Again(step=Step.RECONCILE, delay=delay, memory=job.memory)
+
+
+def _shut_out(memory: Memory, span: timedelta, now: datetime) -> Memory:
+    """While the session is closed a POST gains nothing, so no budget is spent; reads go on."""
+    return replace(held_up(memory, span), not_before=to_micros(now + span))
 
 
 def _after_accepted(job: Job, memory: Memory, policy: Policy, now: datetime) -> Decision:
@@ -293,12 +258,16 @@ def _after_throttled(memory: Memory, verdict: Verdict, policy: Policy) -> Again:
 
     A lock-out holds everybody up, so the ledger counts it and `resumed` moves each job's budgets.
     """
-    ticketed = rule_of(verdict).action is Action.TICKET
-    pause = verdict.penalty if ticketed and verdict.penalty is not None else policy.lockout
-    memory = held_up(memory, pause) if ticketed else memory
-    return Again(
-        step=Step.RECONCILE, delay=pause, memory=memory, lock_out=None if ticketed else policy.lockout
-    )
+    pause, lock_out = _pause(verdict, policy)
+    memory = held_up(memory, pause) if lock_out is None else memory
+    return Again(step=Step.RECONCILE, delay=pause, memory=memory, lock_out=lock_out)
+
+
+def _pause(verdict: Verdict, policy: Policy) -> tuple[timedelta, timedelta | None]:
+    """How long this job waits, and how long everybody does: a ticket binds one request, a lock-out all."""
+    if rule_of(verdict).action is Action.TICKET:
+        return verdict.penalty if verdict.penalty is not None else policy.lockout, None
+    return policy.lockout, policy.lockout
 
 
 def _prove(memory: Memory, since: datetime, *, delay: timedelta) -> Again:
@@ -320,7 +289,7 @@ def _wait(rule: Rule, times: int, policy: Policy) -> timedelta:
 def after_read(job: Job, sight: Sight, policy: Policy, now: datetime) -> Decision:
     """What follows one read of the order. An end that was seen wins over any reply."""
     if sight.state in ENDS:
-        detail = sight.ord_status or ""
+        detail = ": ".join(part for part in (sight.ord_status, sight.other_account) if part)
         return End(outcome=ENDS[sight.state], evidence=Evidence.ORDER_READ, detail=detail, memory=job.memory)
     memory = replace(
         job.memory,
@@ -333,12 +302,14 @@ def after_read(job: Job, sight: Sight, policy: Policy, now: datetime) -> Decisio
     if sight.state is not OrderState.UNREAD and _expired_unsent(job, now):
         return _unresolved(memory, Evidence.DEADLINE, sight.ord_status)
     match sight.state:
+        case OrderState.OPEN if sight.other_account is not None:
+            return _after_stranger(job, sight, policy, now)
         case OrderState.OPEN:
             return _after_open(job, sight, policy, now)
         case OrderState.MISSING if _missing_for_good(memory, sight):
             return _not_found(memory)
         case _:
-            return _keep_reading(job, policy, now)
+            return _paused(_keep_reading(job, sight, policy, now), sight, policy)
 
 
 def _kept_missing(job: Job, sight: Sight) -> int:
@@ -381,16 +352,17 @@ def _after_open(job: Job, sight: Sight, policy: Policy, now: datetime) -> Decisi
     """The order still works: whether that permits a POST depends on what the exchange said last."""
     age = _age(job.memory, sight)
     if sight.late_reject is not None:
-        return _after_late_reject(job, sight.late_reject, policy, now)
+        return _after_late_reject(job, sight, policy, now)
     if job.memory.pursuit == Meaning.REFUSED:
         return _after_refusal(job, age)
     sooner = _wanted_sooner(job)
     if job.memory.pursuit == Meaning.ACCEPTED and not sooner and _patience_left(job, sight, age):
-        return _keep_reading(job, policy, now)
+        return _keep_reading(job, sight, policy, now)
     if not may_post(job, policy, now):
         return _open_for_good(job, sight, policy, now)
-    if age < PERMISSION_AGE:
-        return Again(step=job.step, delay=PERMISSION_AGE - age, memory=job.memory)
+    wait = max(PERMISSION_AGE - min(age, PERMISSION_AGE), _shut_for(job, now))
+    if wait > timedelta(0):
+        return Again(step=job.step, delay=wait, memory=job.memory)
     return Again(step=Step.POST, delay=timedelta(0), memory=replace(job.memory, proof_since=None))
 
 
@@ -398,6 +370,14 @@ def _wanted_sooner(job: Job) -> bool:
     """A joiner wants the order canceled before the time it was armed for at the exchange."""
     armed, wanted = job.memory.armed_for, job.request.activation_time
     return armed is not None and (wanted is None or to_micros(wanted) < armed)
+
+
+def _shut_for(job: Job, now: datetime) -> timedelta:
+    """Until the session may be open again, or the deadline forbids to ask."""
+    if job.memory.not_before is None:
+        return timedelta(0)
+    until = from_micros(job.memory.not_before)
+    return (min(until, job.request.deadline) if job.request.deadline is not None else until) - now
 
 
 def _patience_left(job: Job, sight: Sight, age: timedelta) -> bool:
@@ -413,17 +393,45 @@ def _after_refusal(job: Job, age: timedelta) -> Decision:
     return End(outcome=Outcome.REFUSED, evidence=Evidence.REPLY, detail=job.memory.refusal, memory=job.memory)
 
 
-def _after_late_reject(job: Job, reject: Verdict, policy: Policy, now: datetime) -> Decision:
+def _after_stranger(job: Job, sight: Sight, policy: Policy, now: datetime) -> Decision:
+    """No POST for an order of another account; what was sent before that was known may still act."""
+    age = _age(job.memory, sight)
+    if job.memory.pursuit == Meaning.ACCEPTED and _patience_left(job, sight, age):
+        return _keep_reading(job, sight, policy, now)
+    if age < BELIEVED_AGE:
+        return Again(step=Step.CONFIRM, delay=BELIEVED_AGE - age, memory=job.memory)
+    detail = sight.other_account or ""
+    return End(outcome=Outcome.REFUSED, evidence=Evidence.OTHER_ACCOUNT, detail=detail, memory=job.memory)
+
+
+def _paused(decision: Decision, sight: Sight, policy: Policy) -> Decision:
+    """Reads are calls like any other: a penalty or lock-out that one of them meets is kept."""
+    if sight.throttled is None or isinstance(decision, End):
+        return decision
+    pause, lock_out = _pause(sight.throttled, policy)
+    return replace(decision, delay=pause, lock_out=lock_out)
+
+
+def _after_late_reject(job: Job, sight: Sight, policy: Policy, now: datetime) -> Decision:
     """The cancel was accepted and then rejected by a command report: its reason goes through the table."""
-    if reject.meaning is Meaning.REFUSED:
-        detail = reject.reason or ""
-        return End(
-            outcome=Outcome.REFUSED, evidence=Evidence.COMMAND_REPORT, detail=detail, memory=job.memory
-        )
+    reject, age = sight.late_reject, _age(job.memory, sight)
+    if reject is None or not (reject.meaning is Meaning.REFUSED or may_post(job, policy, now)):
+        return _keep_reading(job, sight, policy, now)
+    if reject.meaning is not Meaning.REFUSED:
+        return _after_passing_reject(job, reject, policy, now)
+    if age < BELIEVED_AGE:
+        return Again(step=Step.CONFIRM, delay=BELIEVED_AGE - age, memory=job.memory)
+    detail = reject.reason or reject.rule
+    return End(outcome=Outcome.REFUSED, evidence=Evidence.COMMAND_REPORT, detail=detail, memory=job.memory)
+
+
+def _after_passing_reject(job: Job, reject: Verdict, policy: Policy, now: datetime) -> Again:
+    """The rejected command counts no more: the order is read, and if it still works, POSTed again."""
+    delay = _wait(rule_of(reject), 1, policy)
     memory = replace(job.memory, pursuit=Meaning.AMBIGUOUS, proof_since=None)
-    if not may_post(job, policy, now):
-        return _keep_reading(job, policy, now)
-    return Again(step=Step.RECONCILE, delay=_wait(rule_of(reject), 1, policy), memory=memory)
+    if reject.rule == SESSION_CLOSED:
+        memory, delay = _shut_out(memory, delay, now), READ_WAITS[0]
+    return Again(step=Step.RECONCILE, delay=delay, memory=memory)
 
 
 def _open_for_good(job: Job, sight: Sight, policy: Policy, now: datetime) -> Decision:
@@ -431,14 +439,14 @@ def _open_for_good(job: Job, sight: Sight, policy: Policy, now: datetime) -> Dec
     if not job.memory.maybe_acted and _age(job.memory, sight) >= BELIEVED_AGE:
         evidence = Evidence.DRY_RUN if policy.dry_run else Evidence.SEEN_WORKING
         return _unresolved(job.memory, evidence, sight.ord_status)
-    return _keep_reading(job, policy, now)
+    return _keep_reading(job, sight, policy, now)
 
 
 def _unresolved(memory: Memory, evidence: Evidence, detail: str | None) -> End:
     return End(outcome=Outcome.UNRESOLVED, evidence=evidence, detail=detail or "", memory=memory)
 
 
-def _keep_reading(job: Job, policy: Policy, now: datetime) -> Decision:
+def _keep_reading(job: Job, sight: Sight, policy: Policy, now: datetime) -> Decision:
     """Nothing is proven yet: read again, until posting *and* the confirm budget are over."""
     memory = job.memory
     delay = READ_WAITS[min(memory.reads, len(READ_WAITS)) - 1]
@@ -448,14 +456,15 @@ def _keep_reading(job: Job, policy: Policy, now: datetime) -> Decision:
         memory = replace(memory, proof_since=to_micros(now))
     if now < from_micros(memory.proof_since or 0) + policy.confirm_budget:
         return Again(step=Step.CONFIRM, delay=delay, memory=memory)
-    return _unproven(replace(job, memory=memory), now)
+    return _unproven(replace(job, memory=memory), sight, now)
 
 
-def _unproven(job: Job, now: datetime) -> End:
+def _unproven(job: Job, sight: Sight, now: datetime) -> End:
     """Every budget is spent and no end was read: say what is known, no more."""
     memory = job.memory
     if memory.pursuit == Meaning.REFUSED:
         return End(outcome=Outcome.REFUSED, evidence=Evidence.REPLY, detail=memory.refusal, memory=memory)
     if memory.seen_open:
-        return _unresolved(memory, Evidence.SEEN_WORKING, None)
-    return _unresolved(memory, Evidence.DEADLINE if _expired_unsent(job, now) else Evidence.UNPROVEN, None)
+        return _unresolved(memory, Evidence.SEEN_WORKING, sight.ord_status)
+    evidence = Evidence.DEADLINE if _expired_unsent(job, now) else Evidence.UNPROVEN
+    return _unresolved(memory, evidence, sight.ord_status)

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import NewType
 
 # Raised with every change of a line below; stamped on every attempt and every verdict.
-VERSION = "2026-11.1"
+VERSION = "2026-11.2"
 
 RuleName = NewType("RuleName", str)
 
@@ -81,7 +81,9 @@ TABLE: tuple[Rule, ...] = (
     _transient(
         "reason:ExecutionProviderUnavailable", (2.0, 30.0), "the route is down; it comes back by itself"
     ),
-    _ambiguous("reason:SessionClosed", (30.0, 300.0), "the order may rest or expire; ask slowly"),
+    _ambiguous(
+        "reason:SessionClosed", (30.0, 300.0), "the order may rest or expire: read at once, POST slowly"
+    ),
     _ambiguous("reason:TooLate", READ_SOON, "three facts in one word: filled, canceled, or never open"),
     _ambiguous("reason:UnknownReason", (0.5, 10.0), "says nothing; the order tells"),
     _ambiguous("reason:OtherExecutionRelated", (0.5, 10.0), "the execution side objects; the order tells"),
@@ -125,8 +127,9 @@ TABLE: tuple[Rule, ...] = (
     ),
     # Body shapes.
     _ambiguous("body:empty-result", READ_SOON, "neither a reason nor a commandId, such as {}"),
-    _ambiguous("body:reason-and-command", READ_SOON, "a command exists and a reason was given"),
+    _ambiguous("body:reason-and-command", READ_SOON, "a command exists and a reason or complaint was given"),
     _ambiguous("body:text-without-reason", READ_SOON, "a failureText without a reason"),
+    _ambiguous("body:repeated-keys", READ_SOON, "one key with two values: which of them counts is unknown"),
     _ambiguous("body:odd-command-id", READ_SOON, "a commandId that is no integer from 1 to 2^63-1"),
     _ambiguous("body:unreadable", READ_SOON, "not a JSON object, too long, too deep, or of odd types"),
     _rule(

@@ -1,17 +1,21 @@
-"""What a reply means: `classify` is total and pure; it neither raises nor reads anything but its arguments."""
+"""What a reply to a POST means, and what a read shows. Total and pure: reads nothing but its arguments, never raises."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, assert_never
 
+from worker.job import Outcome
 from worker.reasons import DEFAULT_TRANSIENT, RULES, Meaning, Rule, RuleName
 from worker.reply import Answered, NotSent, Reply, Unanswered
 
 MAX_ID = 2**63 - 1  # the API's ids are int64
 MAX_TEXT = 8192  # the API's own limit for failureText
 CODES: dict[int, str] = {code: f"http:{code}" for code in (400, 401, 403, 404, 408, 423, 429)}
+COMPLAINTS = ("errorText", "violations")
+LOCKED_OUT = {423, 429}  # whatever the body says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +29,10 @@ class Verdict:
     command_id: int | None = None
     ticket: str = ""
     penalty: timedelta | None = None  # p-time
+
+
+class Repeated(dict[str, Any]):
+    """A JSON object that said something twice, and differently; it has only what it said once."""
 
 
 def classify(reply: Reply, transient: frozenset[str] = DEFAULT_TRANSIENT) -> Verdict:
@@ -46,23 +54,33 @@ def _verdict(rule: str, **facts: Any) -> Verdict:
 
 def _answered(reply: Answered, transient: frozenset[str]) -> Verdict:
     body = read_object(reply)
+    penalty = _penalty(body or {}) if reply.status not in LOCKED_OUT else None
+    if penalty is not None:
+        return penalty
     if not 200 <= reply.status < 300:
-        return _by_code(reply, body)
+        return _by_code(reply, body or {})
     if body is None:
         return _verdict("body:unreadable", text=_excerpt(reply.body))
-    return _penalty(body) or _complaint(body) or _command_result(body, transient)
+    if isinstance(body, Repeated):
+        return _verdict("body:repeated-keys", **_facts(body) | {"text": _excerpt(reply.body)})
+    return _complaint(body) or _command_result(body, transient)
 
 
-def _by_code(reply: Answered, body: dict[str, Any] | None) -> Verdict:
+def _by_code(reply: Answered, body: Mapping[str, Any]) -> Verdict:
     """Anything but 2xx is decided by its code; what the body says is kept as testimony."""
     rule = CODES.get(reply.status) or f"http:{_family(reply.status)}"
-    said = body or {}
-    return _verdict(
-        rule,
-        reason=_text(said.get("failureReason")),
-        text=_text(said.get("failureText")) or _text(said.get("errorText")) or _excerpt(reply.body),
-        command_id=_command_id(said.get("commandId")),
-    )
+    facts = _facts(body)
+    text = facts["text"] or _text(body.get("errorText")) or _excerpt(reply.body)
+    return _verdict(rule, **facts | {"text": text})
+
+
+def _facts(body: Mapping[str, Any]) -> dict[str, Any]:
+    """TRADOVATE's CommandResult: three optional fields, each None where it is missing or of an odd type."""
+    return {
+        "reason": _text(body.get("failureReason")),
+        "text": _text(body.get("failureText")),
+        "command_id": _command_id(body.get("commandId")),
+    }
 
 
 def _family(status: int) -> str:
@@ -70,34 +88,32 @@ def _family(status: int) -> str:
 
 
 def _penalty(body: Mapping[str, Any]) -> Verdict | None:
-    ticket = body.get("p-ticket")
+    """Nothing was handled, says the exchange; a commandId beside it is kept all the same."""
+    ticket, command = body.get("p-ticket"), _command_id(body.get("commandId"))
     if ticket is None and not body.get("p-captcha"):
         return None
     if body.get("p-captcha") or not isinstance(ticket, str) or len(ticket) > MAX_TEXT:
-        return _verdict("body:p-captcha", text="p-captcha")
+        return _verdict("body:p-captcha", text="p-captcha", command_id=command)
     wait = body.get("p-time")
     known = isinstance(wait, int | float) and not isinstance(wait, bool) and 0 <= wait <= 3600
     penalty = timedelta(seconds=wait) if known and wait is not None else timedelta(hours=1)
-    return _verdict("body:p-ticket", ticket=ticket, penalty=penalty, text=f"p-time {wait!r}"[:200])
+    text = f"p-time {wait!r}"[:200]
+    return _verdict("body:p-ticket", ticket=ticket, penalty=penalty, text=text, command_id=command)
 
 
 def _complaint(body: Mapping[str, Any]) -> Verdict | None:
     """Validation answers; with a commandId beside them they contradict themselves and fall through."""
     if body.get("commandId") is not None:
         return None
-    for key in ("errorText", "violations"):
+    for key in COMPLAINTS:
         if body.get(key):
             return _verdict(f"body:{key}", text=_excerpt(json.dumps(body[key]).encode()))
     return None
 
 
 def _command_result(body: Mapping[str, Any], transient: frozenset[str]) -> Verdict:
-    """TRADOVATE's CommandResult: three optional fields, of which every mixture is possible."""
-    facts: dict[str, Any] = {
-        "reason": _text(body.get("failureReason")),
-        "text": _text(body.get("failureText")),
-        "command_id": _command_id(body.get("commandId")),
-    }
+    """Every mixture of the three fields is possible."""
+    facts = _facts(body)
     if facts["reason"] in transient and body.get("commandId") is None:
         return Verdict(meaning=Meaning.TRANSIENT, rule=RuleName(f"reason:{facts['reason']}"), **facts)
     return _verdict(_result_rule(body, facts), **facts)
@@ -108,6 +124,8 @@ def _result_rule(body: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         return "body:unreadable"
     if _odd(body.get("commandId"), facts["command_id"]):
         return "body:odd-command-id"
+    if any(body.get(key) for key in COMPLAINTS):
+        return "body:reason-and-command"
     if facts["reason"] in {None, "Success"}:
         return _success_rule(facts)
     if facts["command_id"] is not None:
@@ -143,9 +161,18 @@ def read_json(reply: Answered) -> Any:
     if reply.truncated or reply.headers.get("content-encoding", "identity") != "identity":
         return None
     try:
-        return json.loads(reply.body)
+        return json.loads(reply.body, object_pairs_hook=_object)
     except (ValueError, RecursionError):
         return None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Python would let the last of two values win: that would be believing half of a contradiction."""
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    twice = {name for name, value in pairs if repr(value) != repr(found[name])}
+    return Repeated({name: found[name] for name in found if name not in twice}) if twice else found
 
 
 def _odd(raw: object, read: object) -> bool:
@@ -171,3 +198,63 @@ def rule_of(verdict: Verdict) -> Rule:
     if line is not None and line.meaning is verdict.meaning:
         return line
     return RULES[RuleName("reason:RiskCheckTimeout")]
+
+
+# ------------------------------------------------------------------------------------- what a read means
+
+
+class OrderState(StrEnum):
+    """What a read says about an order, as far as a cancel is concerned."""
+
+    CANCELED = "canceled"
+    FILLED = "filled"
+    GONE = "gone"
+    OPEN = "open"
+    CANCELING = "canceling"
+    MISSING = "missing"
+    UNCLEAR = "unclear"
+    UNREAD = "unread"
+
+
+# Order.ordStatus → state. Completed has no official definition; other clients read it as filled.
+ORD_STATUS = {
+    "Canceled": OrderState.CANCELED,
+    "Filled": OrderState.FILLED,
+    "Completed": OrderState.FILLED,
+    "Expired": OrderState.GONE,
+    "Rejected": OrderState.GONE,
+    "Working": OrderState.OPEN,
+    "Suspended": OrderState.OPEN,
+    "PendingNew": OrderState.OPEN,
+    "PendingReplace": OrderState.OPEN,
+    "PendingCancel": OrderState.CANCELING,
+}
+ENDS = {
+    OrderState.CANCELED: Outcome.CANCELED,
+    OrderState.FILLED: Outcome.FILLED,
+    OrderState.GONE: Outcome.GONE,
+}
+
+
+def state_of(statuses: Sequence[object]) -> OrderState:
+    """What all rows of one order say together: an end wins over what is open, never over another end."""
+    states = {
+        ORD_STATUS.get(s, OrderState.UNCLEAR) if isinstance(s, str) else OrderState.UNCLEAR for s in statuses
+    }
+    told = states & ENDS.keys() or states
+    if len(told) == 1:
+        return told.pop()
+    # Nothing but a Working that nobody contradicts may permit a POST.
+    return OrderState.CANCELING if OrderState.CANCELING in told else OrderState.UNCLEAR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What one read of an order showed."""
+
+    state: OrderState
+    asked_at: datetime  # ledger clock, before the read was sent
+    ord_status: str | None = None
+    late_reject: Verdict | None = None  # a reason found in the command's reports
+    other_account: str | None = None  # why the order is proved to be of another account than the job's
+    throttled: Verdict | None = None  # a penalty or lock-out came instead of an answer

@@ -379,17 +379,3 @@ def test_a_request_is_cut_once_its_claim_is_lost(exchange: Simulator, connect: A
     reply = client.cancel(BODY, no_permit, lambda: False)
     assert isinstance(reply, Unanswered)
     eventually(lambda: exchange.requests(7)[0]["fate"] == "gone", what="a hang-up")
-
-
-# --- odd numbers in what is read
-
-
-@pytest.mark.parametrize("quantity", ["9223372036854775808", "-1", "1.5", '"3"', "null", "true"])
-def test_a_quantity_that_is_no_number_of_contracts_is_not_counted(connect: Any, quantity: str) -> None:
-    rows = (
-        f'[{{"orderId":7,"qty":{quantity}}},{{"orderId":7,"qty":2}},{{"orderId":8,"qty":3,"active":false}}]'
-    )
-    answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(rows)}\r\n\r\n{rows}".encode()
-    with rogue(lambda connection: connection.sendall(answer)) as server:
-        filled = connect(server.url()).fills([OrderId(7), OrderId(8)])
-    assert filled == {7: 2, 8: 0}

@@ -12,9 +12,7 @@ from worker.job import CancelRequest, Evidence, Job, JobId, Memory, OrderId, Out
 from worker.policy import (
     Again,
     End,
-    OrderState,
     Policy,
-    Sight,
     after_read,
     after_reply,
     instead_of_post,
@@ -25,7 +23,7 @@ from worker.policy import (
 from worker.reasons import VERSION, Meaning
 from worker.reply import Answered, NotSent, Unanswered
 from worker.settings import Settings
-from worker.verdict import Verdict, classify
+from worker.verdict import OrderState, Sight, Verdict, classify, state_of
 
 NOW = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -147,11 +145,33 @@ def test_budgets_do_not_count_what_all_stood_still() -> None:
     )
 
 
-def test_a_closed_session_costs_no_budget() -> None:
-    before = job()
+def test_a_closed_session_is_read_at_once_posted_to_slowly_and_costs_no_budget() -> None:
+    before = job(attempts=2)
     decision = again(after_reply(before, said("SessionClosed"), POLICY, NOW))
     waited = (decision.memory.first_claim_at or 0) - (before.memory.first_claim_at or 0)
-    assert (decision.step, timedelta(microseconds=waited)) == (Step.RECONCILE, decision.delay)
+    assert (decision.step, decision.delay) == (Step.RECONCILE, timedelta(milliseconds=100))
+    assert timedelta(microseconds=waited) == 60 * SECOND
+    closed = replace(before, memory=decision.memory, step=Step.RECONCILE)
+    later, open_again = NOW + 20 * SECOND, NOW + 60 * SECOND
+    wait = again(after_read(closed, sight(OrderState.OPEN, at=later), POLICY, later))
+    go = again(after_read(closed, sight(OrderState.OPEN, at=open_again), POLICY, open_again))
+    assert ((wait.step, wait.delay), go.step) == ((Step.RECONCILE, 40 * SECOND), Step.POST)
+
+
+def test_a_closed_session_is_not_waited_for_beyond_the_deadline() -> None:
+    asked = job(deadline=NOW + 5 * SECOND)
+    decision = again(after_reply(asked, said("SessionClosed"), POLICY, NOW))
+    closed = replace(asked, memory=decision.memory, step=Step.RECONCILE)
+    seen = again(after_read(closed, sight(OrderState.OPEN, at=NOW + SECOND), POLICY, NOW + SECOND))
+    late = NOW + 5 * SECOND
+    decided = end(after_read(closed, sight(OrderState.OPEN, at=late, status="Working"), POLICY, late))
+    assert (seen.step, seen.delay) == (Step.RECONCILE, 4 * SECOND)
+    assert (decided.outcome, decided.evidence_text) == (Outcome.UNRESOLVED, "seen_working Working")
+
+
+def test_a_closed_session_is_forgotten_with_the_next_answer() -> None:
+    closed = job(not_before=to_micros(NOW + 60 * SECOND))
+    assert again(after_reply(closed, said("TooLate"), POLICY, NOW)).memory.not_before is None
 
 
 def test_a_ticket_is_kept_for_the_next_post_only() -> None:
@@ -249,6 +269,106 @@ def test_a_late_reject_goes_through_the_same_table() -> None:
     assert again(after_read(accepted, passing, POLICY, NOW)).step is Step.RECONCILE
 
 
+def test_a_final_late_reject_waits_for_a_read_that_is_old_enough_to_be_believed() -> None:
+    accepted = job(pursuit="accepted", last_answer_at=to_micros(NOW - SECOND / 2), step=Step.CONFIRM)
+    seen = replace(sight(OrderState.OPEN), late_reject=said("TradingLocked"))
+    decision = again(after_read(accepted, seen, POLICY, NOW))
+    assert (decision.step, decision.delay, decision.memory.pursuit) == (
+        Step.CONFIRM,
+        SECOND * 1.5,
+        "accepted",
+    )
+
+
+def test_a_late_reject_for_a_closed_session_waits_for_the_session() -> None:
+    accepted = job(pursuit="accepted", last_answer_at=to_micros(NOW - 3 * SECOND), step=Step.CONFIRM)
+    seen = replace(sight(OrderState.OPEN), late_reject=said("SessionClosed"))
+    decision = again(after_read(accepted, seen, POLICY, NOW))
+    assert (decision.step, decision.memory.not_before) == (Step.RECONCILE, to_micros(NOW + 30 * SECOND))
+
+
+def test_a_late_reject_after_the_budget_keeps_reading_until_proof_is_over() -> None:
+    at = to_micros(NOW - 31 * SECOND)
+    spent = job(attempts=10, pursuit="accepted", maybe_acted=True, last_answer_at=at, proof_since=at, reads=4)
+    seen = replace(sight(OrderState.OPEN, status="Working"), late_reject=said("TooLate"))
+    assert end(after_read(spent, seen, POLICY, NOW)).evidence_text == "seen_working Working"
+
+
+# ------------------------------------------------------------------------------ another account's order
+
+STRANGER = "the order is of DEMO2, not of DEMO1"
+
+
+def strange(state: OrderState) -> Sight:
+    return replace(sight(state, status="Working"), other_account=STRANGER)
+
+
+def test_an_order_of_another_account_is_not_posted_again() -> None:
+    asked = job(pursuit="ambiguous", last_answer_at=to_micros(NOW - 2 * SECOND), step=Step.RECONCILE)
+    decision = end(after_read(asked, strange(OrderState.OPEN), POLICY, NOW))
+    assert (decision.outcome, decision.evidence_text) == (Outcome.REFUSED, f"other_account {STRANGER}")
+
+
+def test_an_order_of_another_account_that_was_never_posted_is_refused_at_once() -> None:
+    unsent = job(attempts=0, step=Step.RECONCILE)
+    assert end(after_read(unsent, strange(OrderState.OPEN), POLICY, NOW)).evidence is Evidence.OTHER_ACCOUNT
+
+
+def test_what_was_sent_to_another_account_s_order_may_still_act() -> None:
+    def sent(pursuit: str, age: int) -> Job:
+        at = to_micros(NOW - age * SECOND)
+        return job(pursuit=pursuit, last_answer_at=at, proof_since=at, step=Step.CONFIRM)
+
+    waits = [("accepted", 4), ("ambiguous", 1), ("refused", 1)]
+    ends = [("accepted", 5), ("ambiguous", 2), ("refused", 2)]
+    seen = strange(OrderState.OPEN)
+    assert {again(after_read(sent(*told), seen, POLICY, NOW)).step for told in waits} == {Step.CONFIRM}
+    assert {end(after_read(sent(*told), seen, POLICY, NOW)).evidence for told in ends} == {
+        Evidence.OTHER_ACCOUNT
+    }
+
+
+def test_an_end_wins_even_if_the_order_is_another_account_s() -> None:
+    decision = end(
+        after_read(job(), replace(strange(OrderState.CANCELED), ord_status="Canceled"), POLICY, NOW)
+    )
+    assert (decision.outcome, decision.evidence_text) == (
+        Outcome.CANCELED,
+        f"order_read Canceled: {STRANGER}",
+    )
+
+
+# ------------------------------------------------------------------------------------ penalties on reads
+
+
+def test_a_lock_out_that_a_read_meets_stops_everybody() -> None:
+    seen = replace(sight(OrderState.UNREAD), throttled=said(status=429))
+    decision = again(after_read(job(step=Step.RECONCILE), seen, POLICY, NOW))
+    assert (decision.step, decision.delay, decision.lock_out) == (
+        Step.RECONCILE,
+        POLICY.lockout,
+        POLICY.lockout,
+    )
+
+
+def test_a_penalty_that_a_read_meets_is_waited_for_and_ends_with_the_budget() -> None:
+    ticket = replace(said(), meaning=Meaning.THROTTLED, rule="body:p-ticket", ticket="t", penalty=7 * SECOND)
+    seen = replace(sight(OrderState.UNREAD), throttled=ticket)
+    decision = again(after_read(job(step=Step.CONFIRM, proof_since=to_micros(NOW)), seen, POLICY, NOW))
+    spent = job(attempts=10, step=Step.CONFIRM, proof_since=to_micros(NOW - 31 * SECOND))
+    assert (decision.delay, decision.lock_out, decision.memory.ticket) == (7 * SECOND, None, "")
+    assert end(after_read(spent, seen, POLICY, NOW)).evidence is Evidence.UNPROVEN
+
+
+# --------------------------------------------------------------------------------------- a missing order
+
+
+def test_too_late_in_any_answer_makes_a_missing_order_unresolved() -> None:
+    late = classify(Answered(status=409, body=b'{"failureReason":"TooLate"}', sent_at=NOW, answered_at=NOW))
+    assert again(after_reply(job(), late, POLICY, NOW)).memory.maybe_acted
+    assert not again(after_reply(job(), said(status=500), POLICY, NOW)).memory.maybe_acted
+
+
 @pytest.mark.parametrize(("acted", "outcome"), [(True, Outcome.UNRESOLVED), (False, Outcome.REFUSED)])
 def test_an_order_that_is_missing_twice_is_never_gone(acted: bool, outcome: Outcome) -> None:  # noqa: FBT001
     at = to_micros(NOW - 3 * SECOND)
@@ -267,6 +387,33 @@ def test_a_failed_read_neither_proves_nor_forgets() -> None:
     before = job(pursuit="ambiguous", missing=1, seen_open=True, step=Step.RECONCILE)
     memory = again(after_read(before, sight(OrderState.UNREAD), POLICY, NOW)).memory
     assert (memory.missing, memory.seen_open, memory.reads) == (1, True, 1)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "state"),
+    [
+        (["Canceled"], OrderState.CANCELED),
+        (["Canceled", "Canceled"], OrderState.CANCELED),
+        (["Working", "Canceled", "PendingCancel"], OrderState.CANCELED),
+        (["Filled", "Completed"], OrderState.FILLED),
+        (["Canceled", "Filled"], OrderState.UNCLEAR),
+        (["Canceled", "Expired", "Working"], OrderState.UNCLEAR),
+        (["Halted", "Canceled"], OrderState.CANCELED),
+        (["Working", "Suspended"], OrderState.OPEN),
+        (["Working", "PendingCancel"], OrderState.CANCELING),
+        (["Working", "Halted"], OrderState.UNCLEAR),
+        (["Working", None], OrderState.UNCLEAR),
+        ([None], OrderState.UNCLEAR),
+        ([7], OrderState.UNCLEAR),
+        ([["Canceled"]], OrderState.UNCLEAR),
+        (["canceled"], OrderState.UNCLEAR),
+        (["Unknown"], OrderState.UNCLEAR),
+    ],
+)
+def test_an_end_wins_over_what_is_open_and_never_over_another_end(
+    statuses: list[object], state: OrderState
+) -> None:
+    assert state_of(statuses) is state
 
 
 # --------------------------------------------------------------------------------- budgets and deadlines

@@ -5,46 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.parts.answers.reasons import PUBLISHED
 from worker.reasons import RULES, TABLE, Action, Meaning
 from worker.reply import Answered, NotSent, Unanswered
 from worker.verdict import Verdict, classify, rule_of
 
 NOW = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
-PUBLISHED = [
-    "AccountClosed",
-    "AdvancedTrailingStopUnsupported",
-    "AnotherCommandPending",
-    "BackMonthProhibited",
-    "ExecutionProviderNotConfigured",
-    "ExecutionProviderUnavailable",
-    "InvalidContract",
-    "InvalidPrice",
-    "KeyInformationDocumentRequired",
-    "LiquidationOnly",
-    "LiquidationOnlyBeforeExpiration",
-    "MaxOrderQtyIsNotSpecified",
-    "MaxOrderQtyLimitReached",
-    "MaxPosLimitMisconfigured",
-    "MaxPosLimitReached",
-    "MaxTotalPosLimitReached",
-    "MultipleAccountPlanRequired",
-    "NoQuote",
-    "NotEnoughLiquidity",
-    "OtherExecutionRelated",
-    "ParentRejected",
-    "RiskCheckTimeout",
-    "SSFNFAComplianceRequired",
-    "SSFNFAComplianceRequiredJointOnly",
-    "SSFRiskDisclosureAcknowledgmentRequired",
-    "SessionClosed",
-    "Success",
-    "TooLate",
-    "TradingLocked",
-    "TrailingStopNonOrderQtyModify",
-    "Unauthorized",
-    "UnknownReason",
-    "Unsupported",
-]
 TRANSIENT = {"AnotherCommandPending", "RiskCheckTimeout", "ExecutionProviderUnavailable"}
 AMBIGUOUS = {"SessionClosed", "TooLate", "UnknownReason", "OtherExecutionRelated", "ParentRejected"}
 
@@ -142,9 +108,27 @@ SHAPES: list[tuple[str, object, int, Meaning, str]] = [
         "error text beside a command",
         {"errorText": "bad", "commandId": 3},
         200,
-        Meaning.ACCEPTED,
-        "reason:missing",
+        Meaning.AMBIGUOUS,
+        "body:reason-and-command",
     ),
+    (
+        "violations beside a command",
+        {"violations": [{"description": "x"}], "commandId": 3},
+        200,
+        Meaning.AMBIGUOUS,
+        "body:reason-and-command",
+    ),
+    ("empty complaints", {"errorText": "", "violations": []}, 200, Meaning.AMBIGUOUS, "body:empty-result"),
+    ("ticket in a 403", {"p-ticket": "t", "p-time": 3}, 403, Meaning.THROTTLED, "body:p-ticket"),
+    ("ticket in a 429", {"p-ticket": "t", "p-time": 3}, 429, Meaning.THROTTLED, "http:429"),
+    ("empty ticket", {"p-ticket": "", "p-time": 3}, 200, Meaning.THROTTLED, "body:p-ticket"),
+    ("no ticket", {"p-ticket": None, "p-captcha": False}, 200, Meaning.AMBIGUOUS, "body:empty-result"),
+    ("captcha without ticket", {"p-captcha": True}, 200, Meaning.THROTTLED, "body:p-captcha"),
+    ("endless ticket", {"p-ticket": "t" * 9000}, 200, Meaning.THROTTLED, "body:p-captcha"),
+    ("two ids", b'{"commandId":1,"commandId":2}', 200, Meaning.AMBIGUOUS, "body:repeated-keys"),
+    ("an id and a truth", b'{"commandId":1,"commandId":true}', 200, Meaning.AMBIGUOUS, "body:repeated-keys"),
+    ("one id twice", b'{"commandId":1,"commandId":1}', 200, Meaning.ACCEPTED, "reason:missing"),
+    ("two tickets", b'{"p-ticket":"a","p-ticket":"b"}', 200, Meaning.AMBIGUOUS, "body:repeated-keys"),
     ("a list", [], 200, Meaning.AMBIGUOUS, "body:unreadable"),
     ("no JSON", b"<html>", 200, Meaning.AMBIGUOUS, "body:unreadable"),
     ("empty", b"", 200, Meaning.AMBIGUOUS, "body:unreadable"),
@@ -176,8 +160,19 @@ def test_each_body_shape_and_code_has_its_line(
     assert (verdict.meaning, verdict.rule) == (meaning, rule)
 
 
-def test_a_command_id_in_an_error_answer_is_kept() -> None:
-    assert classify(answered({"commandId": 9}, 500)).command_id == 9
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"commandId": 9, "failureReason": "TooLate"}, 200),
+        ({"commandId": 9, "errorText": "x"}, 200),
+        ({"commandId": 9, "p-ticket": "t", "p-time": 1}, 200),
+        ({"commandId": 9, "p-captcha": True}, 200),
+        (b'{"commandId":9,"failureReason":"TooLate","failureReason":"Success"}', 200),
+        *(({"commandId": 9}, status) for status in (302, 400, 401, 403, 404, 409, 423, 429, 503, 700)),
+    ],
+)
+def test_a_command_id_is_kept_whatever_stands_beside_it(body: object, status: int) -> None:
+    assert classify(answered(body, status)).command_id == 9
 
 
 def test_a_compressed_or_truncated_body_is_not_read() -> None:
@@ -194,9 +189,9 @@ def test_the_wire_decides_where_no_answer_came() -> None:
 
 def test_a_ticket_brings_its_wait_and_an_odd_wait_is_an_hour() -> None:
     told = classify(answered({"p-ticket": "t", "p-time": 2.5}))
-    odd = classify(answered({"p-ticket": "t", "p-time": "soon"}))
     assert (told.ticket, told.penalty) == ("t", timedelta(seconds=2.5))
-    assert odd.penalty == timedelta(hours=1)
+    for odd in ("soon", None, True, -1, 1e9, float("nan"), float("inf"), [], {}):
+        assert classify(answered({"p-ticket": "t", "p-time": odd})).penalty == timedelta(hours=1), odd
 
 
 def test_configuration_alone_says_which_reasons_are_transient() -> None:

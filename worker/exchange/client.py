@@ -3,17 +3,19 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import SecretStr
 from requests import PreparedRequest, Request
 
+from worker.exchange.accounts import Accounts
 from worker.exchange.line import Line, Timeouts
 from worker.exchange.wire import Wire
 from worker.job import Job, OrderId
-from worker.reply import Answered, Reply
+from worker.reply import Answered, Reply, Unanswered
 from worker.verdict import read_json
 
+Id = TypeVar("Id", bound=int)
 # A CommandResult is below 9 KB (failureText is capped at 8,192 characters) …
 CANCEL_BODY_CAP = 64 * 1024
 # … and one order is about 300 bytes, 100 of them make a batch.
@@ -22,15 +24,24 @@ READ_BODY_CAP = 1024 * 1024
 READ_BATCH = 100
 # No order has more contracts; a larger number is no number of contracts.
 MOST_CONTRACTS = 10**9
+UNREADABLE = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrdersRead:
-    """One read of several orders: what was found, by id, and the reply it came from."""
+    """One read of several orders: the rows found of each, and the reply they came from."""
 
     reply: Reply
-    found: Mapping[OrderId, Mapping[str, Any]]
+    found: Mapping[OrderId, Sequence[Mapping[str, Any]]]
     conclusive: bool  # the token was taken and the list was readable: what is not found is missing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportsRead:
+    """One read of several commands' reports, by command id, and the reply they came from."""
+
+    reply: Reply
+    found: Mapping[int, Sequence[Mapping[str, Any]]]
 
 
 def always() -> bool:
@@ -51,6 +62,7 @@ class Exchange:
         self._total = timeouts.total
         self._line = Line(timeouts, connections=connections)
         self._cancel = self._prepared("POST", "/order/cancelorder")
+        self.accounts = Accounts(self._account_list)
 
     def close(self) -> None:
         self._line.close()
@@ -71,35 +83,42 @@ class Exchange:
             return self._items(ids)
         reply = self._get(f"/order/item?id={ids[0]}")
         entity = _json(reply)
-        if isinstance(reply, Answered) and reply.status == 404:
-            # 404 is also how a missing session may look: the list tells, because an answer proves the token.
+        found = _rows_of([entity], ids)
+        if not found and _says_nothing(reply, entity):
             return self._items(ids)
-        found = _by_id([entity] if isinstance(entity, dict) else [])
-        return OrdersRead(reply=reply, found=found, conclusive=ids[0] in found)
+        return OrdersRead(reply=reply, found=found, conclusive=bool(found))
 
-    def command_reports(self, command_id: int) -> tuple[Reply, list[Mapping[str, Any]]]:
-        """The reports of one command: a cancel that was accepted may still be rejected there."""
-        reply = self._get(f"/commandReport/deps?masterid={command_id}")
-        reports = _json(reply)
-        return reply, [r for r in reports if isinstance(r, dict)] if isinstance(reports, list) else []
+    def command_reports(self, ids: Sequence[int]) -> ReportsRead:
+        """The reports of the commands: a cancel that was accepted may still be rejected there."""
+        reply = self._get(f"/commandReport/ldeps?masterids={_joined(ids)}")
+        return ReportsRead(reply=reply, found=_rows_of(_json(reply), ids, key="commandId"))
 
-    def fills(self, ids: Sequence[OrderId]) -> Mapping[OrderId, int] | None:
-        """Contracts filled of each order, by its active fills; None when that could not be read."""
-        rows = _json(self._get(f"/fill/ldeps?masterids={','.join(map(str, ids))}"))
-        if not isinstance(rows, list):
-            return None
-        filled = dict.fromkeys(ids, 0)
-        for row in rows:
-            order, quantity = _fill(row)
-            if order in filled:
-                filled[order] += quantity
-        return filled
+    def fills(self, ids: Sequence[OrderId]) -> Mapping[OrderId, int]:
+        """Contracts filled of each order, by its active fills; orders of which that could not be read are left out.
+
+        One more try after an answer that could not be read: an end must not wait long for a number beside it.
+        """
+        path = f"/fill/ldeps?masterids={_joined(ids)}"
+        reply = self._get(path)
+        if not isinstance(rows := _json(reply), list) and not isinstance(reply, Unanswered):
+            rows = _json(self._get(path))
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            return {}
+        found = _rows_of(rows, ids, key="orderId")
+        counted = {order: [_contracts(row) for row in found.get(order, ())] for order in ids}
+        return {order: sum(parts) for order, parts in counted.items() if min(parts, default=0) >= 0}
 
     def _items(self, ids: Sequence[OrderId]) -> OrdersRead:
-        reply = self._get(f"/order/items?ids={','.join(map(str, ids))}")
+        """An answered list proves the token; a 404 alone may be a missing session, so the accounts are asked then."""
+        reply = self._get(f"/order/items?ids={_joined(ids)}")
         rows = _json(reply)
-        found = _by_id(rows) if isinstance(rows, list) else {}
-        return OrdersRead(reply=reply, found=found, conclusive=isinstance(rows, list))
+        found = _rows_of(rows, ids)
+        listed = isinstance(rows, list) and all(_key_of(row, "id") in found for row in rows)
+        unknown = len(ids) == 1 and _status(reply) == 404 and isinstance(self._account_list(), list)
+        return OrdersRead(reply=reply, found=found, conclusive=listed or unknown)
+
+    def _account_list(self) -> Any:
+        return _json(self._get("/account/list"))
 
     def _get(self, path: str) -> Reply:
         return self._line.send(self._prepared("GET", path), Wire(no_permit, self._total), READ_BODY_CAP)
@@ -138,18 +157,42 @@ def _json(reply: Reply) -> Any:
     return read_json(reply) if ok and isinstance(reply, Answered) else None
 
 
-def _fill(row: Any) -> tuple[OrderId, int]:
-    """Of which order, and how many contracts; nothing where the row is of odd types or was taken back."""
-    match row:
-        case {"orderId": int(order), "qty": int(quantity)} if (
-            row.get("active") is not False and quantity is not True and 0 <= quantity <= MOST_CONTRACTS
-        ):
-            return OrderId(order), quantity
-        case _:
-            return OrderId(0), 0
+def _status(reply: Reply) -> int | None:
+    return reply.status if isinstance(reply, Answered) else None
 
 
-def _by_id(rows: Sequence[Any]) -> Mapping[OrderId, Mapping[str, Any]]:
-    return {
-        OrderId(row["id"]): row for row in rows if isinstance(row, dict) and isinstance(row.get("id"), int)
-    }
+def _says_nothing(reply: Reply, entity: Any) -> bool:
+    """Neither the order nor a penalty: a 404, a null, another order. The list may tell."""
+    penalised = isinstance(entity, dict) and not entity.keys().isdisjoint({"p-ticket", "p-captcha"})
+    status = _status(reply) or 0
+    return (200 <= status < 300 or status == 404) and not penalised
+
+
+def _contracts(row: Mapping[str, Any]) -> int:
+    """How many contracts this fill counts; none when it was taken back, less than none when it is unreadable."""
+    quantity = row.get("qty")
+    if row.get("active") is False:
+        return 0
+    known = isinstance(quantity, int) and not isinstance(quantity, bool) and 0 <= quantity <= MOST_CONTRACTS
+    return quantity if known and isinstance(quantity, int) else UNREADABLE
+
+
+def _rows_of(rows: Any, ids: Sequence[Id], *, key: str = "id") -> Mapping[Id, Sequence[Mapping[str, Any]]]:
+    """The rows of each id that has any; rows that nobody asked for are left out."""
+    found: dict[Id, list[Mapping[str, Any]]] = {}
+    asked = set(ids)
+    for row in rows if isinstance(rows, list) else ():
+        of = _key_of(row, key)
+        if of in asked:
+            found.setdefault(of, []).append(row)
+    return found
+
+
+def _key_of(row: Any, key: str) -> Any:
+    """The row's id, None where it has none."""
+    value = row.get(key) if isinstance(row, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _joined(ids: Sequence[int]) -> str:
+    return ",".join(map(str, ids))

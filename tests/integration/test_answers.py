@@ -1,7 +1,6 @@
 """Every answer a cancel can get, through a real worker: what became of it, what it rests on, what was POSTed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -11,121 +10,19 @@ import pytest
 from sqlalchemy import select
 
 from models import Base
+from tests.parts.answers import endings, reasons, shapes, transport
+from tests.parts.answers.case import ACCEPTED, AMBIGUOUS, ANY, TRANSIENT, Case
 from tests.parts.exchange import eventually
 from tests.parts.fleet import Fleet
 from worker.audit.engine import open_engine, reading
+from worker.reasons import RULES, VERSION
 
 Row = dict[str, Any]
-# Above the simulator's own answers, below the time the dripping and late ones take.
-BOUNDS = {"connect_timeout": "1", "read_timeout": "1", "total_timeout": "1"}
-ACCEPTED, TRANSIENT, AMBIGUOUS = "accepted", "transient", "ambiguous"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One order: what its POSTs meet, and what must come of it. Each verdict is one POST."""
-
-    name: str
-    posts: Sequence[Mapping[str, Any]]
-    verdicts: Sequence[str]
-    outcome: str = "canceled"
-    evidence: str = "order_read"
-    transport: str = "answered"  # of the first attempt
-    order: Mapping[str, Any] = field(default_factory=dict)
-    known: bool = True
-
-
-def settled(name: str, post: Mapping[str, Any], **more: Any) -> Case:
-    """Ambiguous, but the order shows that the cancel took effect: one POST is all."""
-    return Case(name, [post], [AMBIGUOUS], **more)
-
-
-def repeated(name: str, post: Mapping[str, Any], **more: Any) -> Case:
-    """Ambiguous, and the order still works: read, then POSTed again."""
-    return Case(name, [post], [AMBIGUOUS, ACCEPTED], **more)
-
-
-def refused(name: str, post: Mapping[str, Any], **more: Any) -> Case:
-    return Case(name, [post], ["refused"], **({"outcome": "refused", "evidence": "reply"} | more))
-
-
-CASES = (
-    Case("plain", [], [ACCEPTED]),
-    Case(
-        "success_said",
-        [{"reply": {"failureReason": "Success"}, "effect": "before", "with_command": True}],
-        [ACCEPTED],
-    ),
-    *(
-        Case(reason, [{"reason": reason}] * 2, [TRANSIENT, TRANSIENT, ACCEPTED])
-        for reason in ("AnotherCommandPending", "RiskCheckTimeout", "ExecutionProviderUnavailable")
-    ),
-    Case("many_transient", [{"reason": "AnotherCommandPending"}] * 5, [TRANSIENT] * 5 + [ACCEPTED]),
-    refused("final", {"reason": "TradingLocked"}, evidence="reply TradingLocked"),
-    refused(
-        "final_but_done",
-        {"reason": "AccountClosed", "effect": "before"},
-        outcome="canceled",
-        evidence="order_read",
-    ),
-    refused("denied", {"reason": "UnknownReason", "failure_text": "Access is denied"}),
-    refused("error_text", {"reply": {"errorText": "no such thing"}}, evidence="reply body:errorText"),
-    refused(
-        "violations", {"reply": {"violations": [{"field": "orderId"}]}}, evidence="reply body:violations"
-    ),
-    refused("bad_request", {"status": 400}),
-    refused("forbidden", {"status": 403}),
-    repeated("future_reason", {"reason": "NewIn2027"}),
-    settled("future_reason_but_done", {"reason": "NewIn2027", "effect": "before"}),
-    repeated("empty_result", {"reply": {}}),
-    repeated("session_evicted", {"status": 408}),
-    repeated("no_json", {"text": "it works"}),
-    repeated("json_but_no_object", {"reply": [1, 2]}),
-    repeated("redirect", {"location": "/v1/order/cancelorder"}),
-    repeated("redirect_that_keeps_the_method", {"status": 307, "location": "/v1/order/cancelorder"}),
-    settled("reason_and_command", {"reason": "RiskCheckTimeout", "with_command": True, "effect": "before"}),
-    repeated("odd_command", {"reply": {"commandId": 2**63}}),
-    Case("too_late_canceled", [], [AMBIGUOUS], order={"ordStatus": "Canceled"}),
-    Case("too_late_filled", [], [AMBIGUOUS], "filled", order={"ordStatus": "Filled"}),
-    Case("too_late_completed", [], [AMBIGUOUS], "filled", order={"ordStatus": "Completed"}),
-    Case("too_late_expired", [], [AMBIGUOUS], "gone", order={"ordStatus": "Expired"}),
-    Case("too_late_rejected", [], [AMBIGUOUS], "gone", order={"ordStatus": "Rejected"}),
-    repeated("too_late_but_working", {"reason": "TooLate"}),
-    settled("error_after_effect", {"status": 500, "effect": "before"}),
-    repeated("error_without_effect", {"status": 500}),
-    settled("dropped_after_effect", {"drop": "after"}, transport="unanswered"),
-    repeated("dropped_before_effect", {"drop": "before"}, transport="unanswered"),
-    settled("reset_after_effect", {"reset": "after"}, transport="unanswered"),
-    repeated("reset_before_effect", {"reset": "before"}, transport="unanswered"),
-    settled("late_effect", {"status": 500, "effect": "after", "effect_delay": 0.4}),
-    settled("cut_body", {"cut_body": 5}, transport="unanswered"),
-    settled("too_long_a_length", {"content_length": 5000}, transport="unanswered"),
-    settled("too_short_a_length", {"content_length": 3}),
-    settled("dripped_head", {"drip": {"bytes_per_second": 10, "part": "headers"}}, transport="unanswered"),
-    settled("dripped_body", {"drip": {"bytes_per_second": 10, "part": "body"}}, transport="unanswered"),
-    settled("slow", {"delay": 3}, transport="unanswered"),
-    repeated("garbage", {"garbage": True}, transport="unanswered"),
-    settled("huge", {"body_bytes": 1_000_000}),
-    settled("said_to_be_gzip", {"gzip": True}),
-    Case("unknown_order", [], [AMBIGUOUS], "refused", "order_not_found", known=False),
-    Case("ticket", [{"p-ticket": "t1", "p-time": 0.3}], ["throttled", ACCEPTED]),
-    Case("token_refused_once", [{"status": 401}], ["unauthorized", ACCEPTED]),
-    Case("token_refused", [{"status": 401}] * 2, ["unauthorized"] * 2, "refused", "reply"),
-    Case(
-        "rejected_late",
-        [{"late_reject": "TradingLocked"}],
-        [ACCEPTED],
-        "refused",
-        "command_report TradingLocked",
-    ),
-    Case("rejected_late_without_a_reason_to_stop", [{"late_reject": True}], [ACCEPTED, ACCEPTED]),
-    Case("filled_first", [{"fill_first": True}], [AMBIGUOUS], "filled"),
-    Case("filled_after", [{"fill_after": True}], [ACCEPTED], "filled"),
-    Case("filled_in_part", [{"partial_fill": 1}], [ACCEPTED]),
-    Case("settles_slowly", [{"settle": 1.5}], [ACCEPTED]),
-)
-# Cases whose answers did not get across in full, or carry no id, whatever the simulator believes.
-UNHEARD = {"odd_command", "huge", "slow", "dripped_head", "dripped_body"}
+# Above the simulator's own answers on a busy machine, below the time the dripping and late ones take.
+BOUNDS = {"connect_timeout": "2", "read_timeout": "2", "total_timeout": "2"}
+# A job that nothing proves must end, too.
+BUDGETS = {"retry_budget": "15", "confirm_budget": "6"}
+CASES = (*transport.CASES, *reasons.CASES, *shapes.CASES, *endings.CASES)
 ORDERS = {1001 + i: case for i, case in enumerate(CASES)}
 
 
@@ -138,17 +35,24 @@ def table(fleet: Fleet, name: str) -> list[Row]:
         engine.dispose()
 
 
-def stage(fleet: Fleet, cases: Mapping[int, Case]) -> None:
-    for order_id, case in cases.items():
-        if case.known:
-            fleet.exchange.add_orders({"id": order_id, "posts": list(case.posts), **case.order})
+def stage(fleet: Fleet) -> None:
+    """The accounts first: their numbers go by the order of their coming, 1001 and 1002."""
+    fleet.exchange.add_orders({"id": 1, "account": "DEMO1"}, {"id": 2, "account": "DEMO2"})
+    known = [{"id": o, "posts": list(case.posts), **case.order} for o, case in ORDERS.items() if case.known]
+    fleet.exchange.add_orders(*known)
+
+
+def test_every_published_reason_has_its_cases() -> None:
+    assert len(reasons.PUBLISHED) == len(set(reasons.PUBLISHED)) == 33
+    assert {f"reason:{reason}" for reason in reasons.PUBLISHED} <= RULES.keys()
+    assert len({case.name for case in CASES}) == len(CASES)
 
 
 def test_every_answer_has_its_end(fleet: Fleet) -> None:
-    stage(fleet, ORDERS)
-    fleet.start(**BOUNDS)
-    receipts = fleet.queue().cancel_many([{"order_id": order_id} for order_id in ORDERS])
-    jobs = fleet.ends(len(ORDERS))
+    stage(fleet)
+    fleet.start(**BOUNDS, **BUDGETS)
+    receipts = fleet.queue().cancel_many([{"order_id": o, **case.request} for o, case in ORDERS.items()])
+    jobs = fleet.ends(len(ORDERS), seconds=60)
     job_of = {receipt.job_id: order_id for receipt, order_id in zip(receipts, ORDERS, strict=True)}
     attempts: dict[int, list[Row]] = {order_id: [] for order_id in ORDERS}
     for row in sorted(fleet.view("audit_attempts"), key=lambda row: row["attempt"]):
@@ -157,12 +61,17 @@ def test_every_answer_has_its_end(fleet: Fleet) -> None:
     posts = fleet.exchange.requests()
     found = {o: _story(jobs[o], attempts[o], [p for p in posts if p["order_id"] == o]) for o in ORDERS}
     wanted = {o: _wanted(case) for o, case in ORDERS.items()}
-    assert {ORDERS[o].name: (found[o], wanted[o]) for o in ORDERS if found[o] != wanted[o]} == {}
+    differ = {ORDERS[o].name: _difference(found[o], wanted[o]) for o in ORDERS if found[o] != wanted[o]}
+    assert differ == {}
     assert _blind_retries(attempts, reads) == []
     assert _lost_replies(table(fleet, "replies"), job_of, posts) == []
     _check_ticket(fleet)
     overlaps = [row["id"] for row in fleet.exchange.truth().values() if row["max_in_flight"] > 1]
     assert overlaps == []
+
+
+def _difference(found: Row, wanted: Row) -> Row:
+    return {name: (found[name], wanted[name]) for name in wanted if found[name] != wanted[name]}
 
 
 def _wanted(case: Case) -> Row:
@@ -174,14 +83,19 @@ def _wanted(case: Case) -> Row:
         "attempts": list(range(1, count + 1)),
         "posts": count,
         "transport": case.transport,
+        "rule": case.rule,
+        "reason": case.reason,
+        "filled": case.filled,
+        "versions": {VERSION},
         "same_command": True,
         "sent": True,
     }
 
 
 def _story(job: Row, attempts: Sequence[Row], posts: Sequence[Row]) -> Row:
+    """What was found, as far as the case tells it."""
     case = ORDERS[job["order_id"]]
-    whole = len(case.evidence.split()) > 1
+    whole = " " in case.evidence
     answered = [p["command_id"] for p in posts if p["command_id"] is not None and p["fate"] == "answered"]
     kept = [a["command_id"] for a in attempts if a["command_id"] is not None]
     return {
@@ -191,7 +105,11 @@ def _story(job: Row, attempts: Sequence[Row], posts: Sequence[Row]) -> Row:
         "attempts": [a["attempt"] for a in attempts],
         "posts": len(posts),
         "transport": attempts[0]["transport"],
-        "same_command": (case.name in UNHEARD or kept == answered) and job["command_id"] == [None, *kept][-1],
+        "rule": None if case.rule is None else attempts[0]["rule"],
+        "reason": ANY if case.reason is ANY else attempts[0]["failure_reason"],
+        "filled": ANY if case.filled is ANY else job["filled_qty"],
+        "versions": {a["policy_version"] for a in attempts},
+        "same_command": (not case.heard or kept == answered) and job["command_id"] == [None, *kept][-1],
         "sent": all(a["sent_at"] is not None for a in attempts)
         and job["first_sent_at"] == attempts[0]["sent_at"],
     }
@@ -209,7 +127,7 @@ def _blind_retries(attempts: Mapping[int, Sequence[Row]], reads: Sequence[Row]) 
             ]
             if before["verdict"] != TRANSIENT and not any(r["found"] for r in between):
                 blind.append(f"{ORDERS[order_id].name}: attempt {after['attempt']}")
-    many = attempts[next(o for o, case in ORDERS.items() if case.name == "many_transient")]
+    many = attempts[next(o for o, case in ORDERS.items() if case.name == "many transient")]
     unread = [
         r for r in reads if r["order_id"] == many[0]["order_id"] and r["read_at"] < many[4]["started_at"]
     ]
@@ -223,7 +141,7 @@ def _lost_replies(replies: Sequence[Row], job_of: Mapping[Any, int], posts: Sequ
     return [
         f"{ORDERS[p['order_id']].name}: {p['answer']}"
         for p in given
-        if ORDERS[p["order_id"]].name not in UNHEARD and (p["order_id"], p["answer"]) not in kept
+        if ORDERS[p["order_id"]].heard and (p["order_id"], p["answer"]) not in kept
     ]
 
 
@@ -313,15 +231,101 @@ def test_without_confirmation_an_acceptance_is_the_end(plain_fleet: Fleet) -> No
     assert len(table(plain_fleet, "reads")) >= 1
 
 
+LOCK_OUTS = {
+    "429": {"status": 429},
+    "423": {"status": 423},
+    "captcha": {"p-ticket": "t", "p-time": 0, "p-captcha": True},
+    "odd ticket": {"reply": {"p-ticket": 7}},
+}
+
+
 def test_a_lock_out_stops_every_call(plain_fleet: Fleet) -> None:
-    plain_fleet.exchange.script(10, {"status": 429})
-    plain_fleet.exchange.add_orders(11)
-    plain_fleet.start(lockout="2")
-    queue = plain_fleet.queue()
-    queue.cancel(order_id=10)
-    eventually(lambda: plain_fleet.attempts(10), what="the 429")
-    eventually(lambda: plain_fleet.attempts(10)[0]["verdict"], what="the verdict")
-    queue.cancel(order_id=11)
-    assert ends(plain_fleet, 10, 11) == {10: ("canceled", "order_read"), 11: ("canceled", "order_read")}
-    first, *later = plain_fleet.exchange.requests()
-    assert all(row["at"] - first["at"] >= 2_000_000 for row in later)
+    """Not one first byte until it is over, not even a read's."""
+    exchange, queue = plain_fleet.exchange, plain_fleet.queue()
+    for number, post in enumerate(LOCK_OUTS.values()):
+        exchange.script(10 + number, post)
+        exchange.add_orders(20 + number)
+    plain_fleet.start(lockout="1")
+    for number, name in enumerate(LOCK_OUTS):
+        first, other = 10 + number, 20 + number
+        queue.cancel(order_id=first)
+        eventually(lambda first=first: _verdicts(plain_fleet, first), what=f"the verdict on {name}")
+        queue.cancel(order_id=other)
+        both = plain_fleet.ends(2 * number + 2)
+        assert [both[order]["outcome"] for order in (first, other)] == ["canceled"] * 2, name
+        locked, *later = exchange.requests(first)
+        over = locked["at"] / 1_000_000 + 1
+        calls = [row["at"] / 1_000_000 for row in [*later, *exchange.requests(other)]]
+        reads = [
+            row["read_at"].timestamp() for order in (first, other) for row in _reads_of(plain_fleet, order)
+        ]
+        assert min(calls + reads) >= over, name
+
+
+def _verdicts(fleet: Fleet, order: int) -> list[str]:
+    return [row["verdict"] for row in fleet.attempts(order) if row["verdict"] is not None]
+
+
+def _reads_of(fleet: Fleet, order: int) -> list[Row]:
+    jobs = {row["job_id"] for row in fleet.view("audit_jobs") if row["order_id"] == order}
+    return [row for row in table(fleet, "reads") if row["job_id"] in jobs]
+
+
+def test_a_lock_out_that_a_read_meets_stops_every_call_too(plain_fleet: Fleet) -> None:
+    exchange, queue = plain_fleet.exchange, plain_fleet.queue()
+    exchange.add_orders({"id": 30, "posts": [{"status": 500}], "reads": [{"status": 429}]}, 31)
+    plain_fleet.start(lockout="1")
+    queue.cancel(order_id=30)
+    eventually(lambda: _reads_of(plain_fleet, 30), what="the 429")
+    locked = _reads_of(plain_fleet, 30)[0]["read_at"].timestamp()
+    eventually(
+        lambda: queue.status(order_id=30, account="default")["state"] == "reconciling", what="the lock-out"
+    )
+    queue.cancel(order_id=31)
+    assert ends(plain_fleet, 30, 31) == {30: ("canceled", "order_read"), 31: ("canceled", "order_read")}
+    later = [*exchange.requests(30)[1:], *exchange.requests(31)]
+    assert [row["order_id"] for row in later if row["at"] / 1_000_000 - locked < 0.95] == []
+
+
+# --- reads that prove nothing
+
+
+@pytest.mark.parametrize("spoiled", [{"status": 401}, {"status": 403}, {"text": "<html>"}])
+def test_without_one_conclusive_read_nothing_is_claimed(plain_fleet: Fleet, spoiled: dict[str, Any]) -> None:
+    """A token that no read proves: what the exchange said stands, the rest is unresolved."""
+    blind = {"reads": [spoiled | {"repeat": True}]}
+    plain_fleet.exchange.add_orders(
+        {"id": 40, "posts": [{"status": 500, "repeat": True}], **blind},
+        {"id": 41, **blind},
+        {"id": 42, "posts": [{"reason": "TradingLocked"}], **blind},
+    )
+    plain_fleet.start(confirm_budget="1", retry_budget="1")
+    plain_fleet.queue().cancel_many([{"order_id": order} for order in (40, 41, 42)])
+    jobs = plain_fleet.ends(3)
+    assert {
+        order: (row["outcome"], row["evidence"][:19], row["filled_qty"]) for order, row in jobs.items()
+    } == {
+        40: ("unresolved", "unproven", None),
+        41: ("unresolved", "unproven", None),
+        42: ("refused", "reply TradingLocked", None),
+    }
+
+
+def test_fills_that_cannot_be_read_leave_the_number_unknown_and_hold_nothing_up(plain_fleet: Fleet) -> None:
+    plain_fleet.exchange.add_orders(
+        {"id": 50, "filled": 2, "reads": [{"of": "fill", "status": 500, "repeat": True}]}
+    )
+    plain_fleet.start()
+    plain_fleet.queue().cancel(order_id=50)
+    job = plain_fleet.ends(1, seconds=5)[50]
+    assert (job["outcome"], job["evidence"], job["filled_qty"]) == ("canceled", "order_read Canceled", None)
+
+
+def test_an_order_alone_is_missing_only_after_two_reads_of_a_list(plain_fleet: Fleet) -> None:
+    """A single order is asked for by itself, and a 404 there proves nothing about the token."""
+    plain_fleet.start()
+    plain_fleet.queue().cancel(order_id=60)
+    assert ends(plain_fleet, 60) == {60: ("refused", "order_not_found")}
+    reads = _reads_of(plain_fleet, 60)
+    assert len(reads) >= 2
+    assert {(row["http_status"], row["found"]) for row in reads} == {(200, False)}

@@ -122,7 +122,7 @@ def _command_result(body: Mapping[str, Any], transient: frozenset[str]) -> Verdi
 def _result_rule(body: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     if _odd(body.get("failureReason"), facts["reason"]) or _odd(body.get("failureText"), facts["text"]):
         return "body:unreadable"
-    if _odd(body.get("commandId"), facts["command_id"]):
+    if body.get("commandId") is not None and facts["command_id"] is None:
         return "body:odd-command-id"
     if any(body.get(key) for key in COMPLAINTS):
         return "body:reason-and-command"

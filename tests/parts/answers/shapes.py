@@ -102,7 +102,7 @@ def no_objects() -> Iterator[Case]:
 
 def odd_fields() -> Iterator[Case]:
     """JSON objects whose fields are of odd types."""
-    for said in ("text", 1.5, 1.0, -1, 0, 2**63, True, False, [7], {"id": 7}):
+    for said in ("text", "", 1.5, 1.0, -1, 0, 2**63, True, False, [7], {"id": 7}):
         yield repeated(f"commandId {said!r}", {"reply": {"commandId": said}}, rule=ODD_ID, heard=False)
     for name, text in {"NaN": "NaN", "Infinity": "-Infinity", "exponent": "1e400"}.items():
         yield repeated(f"commandId {name}", {"text": f'{{"commandId":{text}}}'}, rule=ODD_ID)

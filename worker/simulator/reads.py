@@ -160,10 +160,11 @@ def _reports(world: World, command_ids: Iterable[int]) -> Found:
         if order is None or command is None:
             continue
         step = world.read_step(order, "report")
-        bad = step if step is not NATURAL else bad
+        bad = bad if step is NATURAL or step.shows else step
         moment = now() - world.book.lag(order)
         if not step.not_found:
-            rows += [report_json(command_id, r) for r in command.reports if r.at <= moment]
+            seen = [report_json(command_id, r) for r in command.reports if r.at <= moment]
+            rows += [changed for row in seen for changed in _shown(row, step)]
     return _said(NATURAL if bad.not_found else bad, lambda: rows)
 
 

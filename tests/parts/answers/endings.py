@@ -24,6 +24,10 @@ def shows(*rows: dict, repeat: int | bool = 1) -> dict:
     return {"reads": [{"shows": list(rows), "repeat": repeat}]}
 
 
+def reports(*rows: dict) -> dict:
+    return {"reads": [{"of": "report", "shows": list(rows), "repeat": True}]}
+
+
 def fills(**step: object) -> dict:
     return {"filled": 2, "reads": [{"of": "fill", "repeat": True, **step}]}
 
@@ -62,6 +66,34 @@ REPORTS = (
         order={
             "reads": [{"shows": WORKING, "repeat": 3}, {"shows": {"ordStatus": "Filled"}, "repeat": True}]
         },
+    ),
+    Case(
+        "the newer of two reports, listed last",
+        [LOCKED],
+        [ACCEPTED, ACCEPTED],
+        order=reports({}, {"rejectReason": "RiskCheckTimeout", "timestamp": "2099-01-01T00:00:00.000Z"}),
+    ),
+    Case(
+        "the newer of two reports, listed first",
+        [LOCKED],
+        [ACCEPTED, ACCEPTED],
+        order=reports({"rejectReason": "RiskCheckTimeout", "timestamp": "2099-01-01T00:00:00.000Z"}, {}),
+    ),
+    Case(
+        "a report without permission",
+        [LOCKED],
+        [ACCEPTED],
+        "refused",
+        "command_report UnknownReason",
+        order=reports({"rejectReason": "UnknownReason", "text": "Access is denied"}),
+    ),
+    Case(
+        "reports that are read at the second try",
+        [LOCKED],
+        [ACCEPTED],
+        "refused",
+        "command_report TradingLocked",
+        order={"reads": [{"of": "report", "status": 500}]},
     ),
 )
 FILLS = (

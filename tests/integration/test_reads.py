@@ -168,6 +168,12 @@ def test_fills_that_cannot_be_read_are_asked_for_once_more_and_stay_unknown(
     assert (desk.client.fills([OrderId(7)]), len(desk.asked)) == ({}, 2)
 
 
+@pytest.mark.parametrize("status", [423, 429])
+def test_fills_are_not_asked_for_again_in_a_lock_out(ask: Any, status: int) -> None:
+    desk = ask({FILLS: (status, "")})
+    assert (desk.client.fills([OrderId(7)]), len(desk.asked)) == ({}, 1)
+
+
 def test_a_list_of_fills_with_anything_odd_in_it_proves_nothing(ask: Any) -> None:
     assert ask({FILLS: (200, '[{"orderId":7,"qty":2},null]')}).client.fills([OrderId(7)]) == {}
 

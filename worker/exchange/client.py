@@ -13,7 +13,7 @@ from worker.exchange.line import Line, Timeouts
 from worker.exchange.wire import Wire
 from worker.job import Job, OrderId
 from worker.reply import Answered, Reply, Unanswered
-from worker.verdict import read_json
+from worker.verdict import LOCKED_OUT, read_json
 
 Id = TypeVar("Id", bound=int)
 # A CommandResult is below 9 KB (failureText is capped at 8,192 characters) …
@@ -96,11 +96,17 @@ class Exchange:
     def fills(self, ids: Sequence[OrderId]) -> Mapping[OrderId, int]:
         """Contracts filled of each order, by its active fills; orders of which that could not be read are left out.
 
-        One more try after an answer that could not be read: an end must not wait long for a number beside it.
+        One more try after an answer that could not be read, unless it forbids one: an end must not wait long for a
+        number beside it.
         """
         path = f"/fill/ldeps?masterids={_joined(ids)}"
         reply = self._get(path)
-        if not isinstance(rows := _json(reply), list) and not isinstance(reply, Unanswered):
+        rows = _json(reply)
+        if (
+            not isinstance(rows, list)
+            and not isinstance(reply, Unanswered)
+            and _status(reply) not in LOCKED_OUT
+        ):
             rows = _json(self._get(path))
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             return {}

@@ -16,6 +16,8 @@ LATE = {"reason": "TooLate"}
 DONE = {"status": 500, "effect": "before"}  # canceled, and nothing but a read can tell
 LOCKED = {"late_reject": "TradingLocked"}
 WORKING = {"ordStatus": "Working"}
+OLDER = {"rejectReason": "TradingLocked", "timestamp": "2020-01-01T00:00:00.000Z"}
+NEWER = {"rejectReason": "RiskCheckTimeout", "timestamp": "2099-01-01T00:00:00.000Z"}
 NEVER = [{"not_found": True}]
 
 
@@ -71,13 +73,13 @@ REPORTS = (
         "the newer of two reports, listed last",
         [LOCKED],
         [ACCEPTED, ACCEPTED],
-        order=reports({}, {"rejectReason": "RiskCheckTimeout", "timestamp": "2099-01-01T00:00:00.000Z"}),
+        order=reports(OLDER, NEWER),
     ),
     Case(
         "the newer of two reports, listed first",
         [LOCKED],
         [ACCEPTED, ACCEPTED],
-        order=reports({"rejectReason": "RiskCheckTimeout", "timestamp": "2099-01-01T00:00:00.000Z"}, {}),
+        order=reports(NEWER, OLDER),
     ),
     Case(
         "a report without permission",

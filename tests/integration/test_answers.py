@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
 
-from models import Base
 from tests.parts.answers import endings, reasons, shapes, transport
 from tests.parts.answers.case import ACCEPTED, AMBIGUOUS, ANY, TRANSIENT, Case
 from tests.parts.exchange import eventually
 from tests.parts.fleet import Fleet
-from worker.audit.engine import open_engine, reading
 from worker.reasons import RULES, VERSION
 
 Row = dict[str, Any]
@@ -24,15 +21,6 @@ BOUNDS = {"connect_timeout": "2", "read_timeout": "2", "total_timeout": "2"}
 BUDGETS = {"retry_budget": "15", "confirm_budget": "6"}
 CASES = (*transport.CASES, *reasons.CASES, *shapes.CASES, *endings.CASES)
 ORDERS = {1001 + i: case for i, case in enumerate(CASES)}
-
-
-def table(fleet: Fleet, name: str) -> list[Row]:
-    engine = open_engine(fleet.database_url)
-    try:
-        with reading(engine) as connection:
-            return [dict(row) for row in connection.execute(select(Base.metadata.tables[name])).mappings()]
-    finally:
-        engine.dispose()
 
 
 def stage(fleet: Fleet) -> None:
@@ -57,14 +45,14 @@ def test_every_answer_has_its_end(fleet: Fleet) -> None:
     attempts: dict[int, list[Row]] = {order_id: [] for order_id in ORDERS}
     for row in sorted(fleet.view("audit_attempts"), key=lambda row: row["attempt"]):
         attempts[row["order_id"]].append(row)
-    reads = [row | {"order_id": job_of[row["job_id"]]} for row in table(fleet, "reads")]
+    reads = [row | {"order_id": job_of[row["job_id"]]} for row in fleet.table("reads")]
     posts = fleet.exchange.requests()
     found = {o: _story(jobs[o], attempts[o], [p for p in posts if p["order_id"] == o]) for o in ORDERS}
     wanted = {o: _wanted(case) for o, case in ORDERS.items()}
     differ = {ORDERS[o].name: _difference(found[o], wanted[o]) for o in ORDERS if found[o] != wanted[o]}
     assert differ == {}
     assert _blind_retries(attempts, reads) == []
-    assert _lost_replies(table(fleet, "replies"), job_of, posts) == []
+    assert _lost_replies(fleet.table("replies"), job_of, posts) == []
     _check_ticket(fleet)
     overlaps = [row["id"] for row in fleet.exchange.truth().values() if row["max_in_flight"] > 1]
     assert overlaps == []
@@ -183,7 +171,7 @@ def test_after_the_deadline_nothing_is_posted(plain_fleet: Fleet) -> None:
         4: ("unresolved", "deadline"),
     }
     assert exchange.requests() == []
-    assert len(table(plain_fleet, "reads")) == 4
+    assert len(plain_fleet.table("reads")) == 4
     assert plain_fleet.view("audit_attempts") == []
 
 
@@ -228,7 +216,7 @@ def test_without_confirmation_an_acceptance_is_the_end(plain_fleet: Fleet) -> No
         8: ACCEPTED,
         9: AMBIGUOUS,  # reconciling is never skipped
     }
-    assert len(table(plain_fleet, "reads")) >= 1
+    assert len(plain_fleet.table("reads")) >= 1
 
 
 LOCK_OUTS = {
@@ -268,7 +256,7 @@ def _verdicts(fleet: Fleet, order: int) -> list[str]:
 
 def _reads_of(fleet: Fleet, order: int) -> list[Row]:
     jobs = {row["job_id"] for row in fleet.view("audit_jobs") if row["order_id"] == order}
-    return [row for row in table(fleet, "reads") if row["job_id"] in jobs]
+    return [row for row in fleet.table("reads") if row["job_id"] in jobs]
 
 
 def test_a_lock_out_that_a_read_meets_stops_every_call_too(plain_fleet: Fleet) -> None:

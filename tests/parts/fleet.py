@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
+from models import Base
 from tests.parts.exchange import TOKEN, Exchange, eventually
 from worker import CancelQueue
 from worker.audit.engine import open_engine, reading
@@ -123,6 +124,16 @@ class Fleet:
         engine = open_engine(self.database_url)
         try:
             return list(rows(engine, name))
+        finally:
+            engine.dispose()
+
+    def table(self, name: str) -> list[dict[str, Any]]:
+        """Every row of one table of facts, in the models' types."""
+        engine = open_engine(self.database_url)
+        try:
+            with reading(engine) as connection:
+                found = connection.execute(select(Base.metadata.tables[name])).mappings()
+                return [dict(row) for row in found]
         finally:
             engine.dispose()
 

@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "tests.parts.databases",
+    "tests.parts.doctor",
     "tests.parts.exchange",
     "tests.parts.fleet",
     "tests.parts.up",

@@ -1,10 +1,25 @@
 """Time: aware UTC datetimes for people, whole microseconds for the ledger, nothing else."""
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """How far another clock is ahead of this host's; the truth lies within `error`."""
+
+    ahead: timedelta
+    error: timedelta
+
+
+def offset(theirs: datetime, before: datetime, after: datetime) -> Offset:
+    """Their clock was read between two readings of ours."""
+    half = (after - before) / 2
+    return Offset(ahead=theirs - (before + half), error=half)
 
 
 def utc_now() -> datetime:

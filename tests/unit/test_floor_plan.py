@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS: list[set[str]] = [
     {"cli", "__main__"},
     {"demo"},
-    {"app"},
+    {"app", "doctor"},
     {"report"},
     {"work"},
     {"ledger", "exchange", "audit", "embedded"},

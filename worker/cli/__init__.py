@@ -25,6 +25,7 @@ COMMANDS = {
     "report": "worker.cli.report",
     "verify": "worker.cli.records",
     "policy": "worker.cli.rules",
+    "doctor": "worker.cli.doctor",
     "simulator": "worker.cli.simulate",
 }
 

@@ -1,0 +1,223 @@
+"""`cancelq doctor` as a whole: what it says of settings, host and exchange, how it exits, what it never prints."""
+
+import json
+import os
+import resource
+import socket
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.parts.doctor import Diagnose, run_doctor
+from tests.parts.exchange import TOKEN, Exchange
+from tests.parts.rogue import Answer, rogue
+from tests.parts.rogue import closing as answering
+from worker.audit.schema import migrate
+
+SECRET = "hunter2hunter2"
+
+
+def test_a_sound_set_up_has_no_fault(
+    diagnose: Diagnose, redis_url: str, ledger: object, database_url: str, exchange: Exchange
+) -> None:
+    found = diagnose(
+        redis_url=redis_url,
+        ledger=ledger.name,  # type: ignore[attr-defined]
+        database_url=database_url,
+        exchange_url=exchange.url,
+        access_token=TOKEN,
+    )
+    assert found.bad() <= {"database: power"}  # the tests' own PostgreSQL knows a superuser only
+    assert (found.code, found.said["ok"], found.said["live"]) == (0, True, False)
+
+
+def test_with_nothing_configured_it_says_what_would_serve(diagnose: Diagnose) -> None:
+    found = diagnose()
+    assert "would be started" in found.text("redis")
+    assert "would be made" in found.text("database")
+    assert found.grades("exchange: connection") == {"failed"}
+    assert found.code == 1
+
+
+def test_the_embedded_parts_are_examined_once_they_were_used(diagnose: Diagnose, tmp_path: Path) -> None:
+    (tmp_path / "home" / "valkey").mkdir(parents=True)
+    migrate(f"sqlite:///{tmp_path / 'home' / 'audit.sqlite3'}")
+    found = diagnose()
+    assert found.grades("redis: durability") == {"ok"}
+    assert found.grades("redis: functions") == {"failed"}
+    assert found.grades("database: triggers") == {"ok"}
+
+
+# --- how it speaks
+
+
+def test_a_person_gets_a_line_for_each_finding_with_its_mend_below(tmp_path: Path) -> None:
+    done = run_doctor(tmp_path, exchange_url="http://127.0.0.1:9/v1")
+    lines = done.stdout.splitlines()
+    place = next(n for n, line in enumerate(lines) if line.startswith("failed   exchange: connection"))
+    assert lines[place + 1].strip().startswith("→ see that the exchange runs there")
+    assert lines[-1].startswith("1 failed, ")
+    assert done.returncode == 1
+
+
+def test_real_money_is_shown(tmp_path: Path, diagnose: Diagnose) -> None:
+    live = "https://live.invalid/v1"
+    done = run_doctor(tmp_path, exchange_url=live)
+    assert done.stdout.startswith("LIVE: ")
+    found = diagnose(exchange_url=live)
+    assert found.said["live"] is True
+    assert "LIVE" in found.text("exchange")
+    assert found.grades("exchange: name") == {"failed"}
+
+
+def test_no_secret_is_ever_printed(diagnose: Diagnose) -> None:
+    unheard = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
+    with rogue(answering(unheard)) as server:
+        found = diagnose(
+            redis_url=f"redis://me:{SECRET}@127.0.0.1:9/0",
+            database_url=f"postgresql://me:{SECRET}@127.0.0.1:9/audit?password={SECRET}",
+            access_token=SECRET,
+            exchange_url=server.url(),
+        )
+    assert found.bad() >= {"redis", "database", "exchange: token"}
+    assert SECRET not in found.out + found.err
+
+
+# --- settings
+
+
+def test_wrong_settings_are_listed_one_by_one(tmp_path: Path, diagnose: Diagnose) -> None:
+    found = diagnose(lease="soon", log="xml", access_token="a b")
+    faults = [f["finding"] for f in found.said["findings"] if f["what"] == "settings"]
+    assert [fault.partition(":")[0] for fault in sorted(faults)] == [
+        *("CANCELQ_ACCESS_TOKEN", "CANCELQ_LEASE", "CANCELQ_LOG")
+    ]
+    assert (found.code, found.said["ok"]) == (2, False)
+    assert run_doctor(tmp_path, lease="soon").returncode == 2
+    assert run_doctor(tmp_path, "--acl", lease="soon").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"database_url": "sqlite:///:memory:"}, {"transient_reasons": "RiskCheckTimeuot"}]
+)
+def test_settings_that_cannot_be_put_to_use_are_wrong_as_well(
+    diagnose: Diagnose, wrong: dict[str, str]
+) -> None:
+    found = diagnose(**wrong)
+    assert found.code == 2
+    assert f"CANCELQ_{next(iter(wrong)).upper()}" in found.text("settings")
+
+
+# --- the host
+
+
+def test_too_few_open_files_fail_with_the_number_that_fits(diagnose: Diagnose) -> None:
+    found = diagnose(preexec=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128)))
+    assert found.grades("host: open files") == {"failed"}
+    assert "needs 192" in found.text("host: open files")
+    assert "CANCELQ_CONCURRENCY=32" in found.text("host: open files")
+    fits = diagnose(concurrency="32", preexec=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128)))
+    assert fits.grades("host: open files") == {"ok"}
+
+
+def test_a_home_that_is_a_file_fails(diagnose: Diagnose, tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("")
+    assert diagnose().grades("host: CANCELQ_HOME") == {"failed"}
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs a tmpfs")
+def test_a_home_in_memory_is_warned_of(diagnose: Diagnose) -> None:
+    found = diagnose(home="/dev/shm/cancelq-doctor")
+    assert "warning" in found.grades("host: CANCELQ_HOME")
+    assert "tmpfs" in found.text("host: CANCELQ_HOME")
+
+
+# --- the exchange
+
+
+def said(status: str, body: str = "", *headers: str) -> Answer:
+    """An exchange that answers so, whatever is asked."""
+    head = "".join(f"{line}\r\n" for line in (*headers, f"Content-Length: {len(body)}"))
+    return lambda connection: connection.sendall(f"HTTP/1.1 {status}\r\n{head}\r\n{body}".encode())
+
+
+@pytest.mark.parametrize(
+    ("answer", "what", "grade", "words"),
+    [
+        (said("401 Unauthorized"), "exchange: token", "failed", "CANCELQ_ACCESS_TOKEN"),
+        (said("200 OK", "{}"), "exchange: token", "ok", "taken"),
+        (said("404 Not Found"), "exchange: token", "warning", "404"),
+        (said("429 Too Many Requests"), "exchange: penalty", "failed", "hour"),
+        (said("200 OK", '{"p-ticket":"x","p-time":9}'), "exchange: penalty", "warning", "9 s"),
+        (said("503 Unavailable"), "exchange: answer", "failed", "maintenance"),
+        (said("302 Found"), "exchange: answer", "failed", "/v1"),
+        (None, "exchange: token", "failed", "not answered"),
+    ],
+)
+def test_what_the_exchange_says_of_the_token(
+    diagnose: Diagnose, answer: Answer | None, what: str, grade: str, words: str
+) -> None:
+    with rogue(answer) as server:
+        found = diagnose(exchange_url=server.url(), access_token=TOKEN)
+        assert not [request for request in server.requests if not request.startswith(b"GET ")]
+    assert found.grades(what) == {grade}
+    assert words in found.text(what)
+
+
+@pytest.mark.parametrize(
+    ("date", "grade"), [("Tue, 24 Nov 2020 02:00:00 GMT", "failed"), ("not a date", "skipped")]
+)
+def test_the_clock_of_the_exchange_is_compared(diagnose: Diagnose, date: str, grade: str) -> None:
+    with rogue(said("200 OK", "{}", f"Date: {date}")) as server:
+        found = diagnose(exchange_url=server.url(), access_token=TOKEN)
+    assert found.grades("exchange: clock") == {grade}
+
+
+def test_a_right_clock_passes(diagnose: Diagnose) -> None:
+    def answer(connection: socket.socket) -> None:
+        now = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
+        said("200 OK", "{}", f"Date: {now}")(connection)
+
+    with rogue(answer) as server:
+        found = diagnose(exchange_url=server.url(), access_token=TOKEN)
+    assert found.grades("exchange: clock") == {"ok"}
+
+
+def test_without_a_token_the_door_is_tried_all_the_same(diagnose: Diagnose, exchange: Exchange) -> None:
+    found = diagnose(exchange_url=exchange.url)
+    assert found.grades("exchange: connection") == {"ok"}
+    assert found.grades("exchange: token") == {"failed"}
+
+
+def test_an_exchange_without_tls_is_told(diagnose: Diagnose) -> None:
+    with rogue(said("200 OK")) as server:
+        found = diagnose(exchange_url=server.url("https"))
+    assert found.grades("exchange: TLS") == {"failed"}
+
+
+# --- its own bounds
+
+
+def test_servers_that_never_answer_do_not_hold_it_up(diagnose: Diagnose) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as deaf:
+        port = deaf.getsockname()[1]
+        began = time.monotonic()
+        found = diagnose(
+            redis_url=f"redis://127.0.0.1:{port}/0",
+            database_url=f"postgresql://me@127.0.0.1:{port}/audit",
+            exchange_url=f"http://127.0.0.1:{port}/v1",
+            access_token=TOKEN,
+        )
+        assert time.monotonic() - began < 15
+    assert found.bad() >= {"redis", "database", "exchange: token"}
+    assert found.grades("host: Python") == {"ok"}
+
+
+def test_the_machine_readable_form_is_one_object(tmp_path: Path) -> None:
+    (line,) = run_doctor(tmp_path, "--json").stdout.splitlines()
+    said = json.loads(line)
+    assert set(said) == {"ok", "exchange", "live", "ledger", "findings"}
+    assert all(set(f) == {"grade", "what", "finding", "mend"} for f in said["findings"])
+    assert all(f["mend"] for f in said["findings"] if f["grade"] in {"failed", "warning"})

@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -83,7 +83,8 @@ class PostgresServer:
 
     def thaw(self) -> None:
         for pid in self._family():
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # one whose client left ends as soon as it may
+                os.kill(pid, signal.SIGCONT)
 
     def _family(self) -> list[int]:
         pid = self.process.pid

@@ -15,12 +15,7 @@ SQLITE_GUARDS = ("no_update", "no_delete", "no_replace")
 # What a commit on PostgreSQL rests on; read from the session that a worker would have.
 POSTGRESQL_SETTINGS = (
     *("server_version", "server_encoding", "synchronous_commit", "fsync", "full_page_writes"),
-    *(
-        "session_replication_role",
-        "transaction_read_only",
-        "max_connections",
-        "superuser_reserved_connections",
-    ),
+    *("session_replication_role", "default_transaction_read_only"),
 )
 SQLITE_SETTINGS = ("journal_mode", "synchronous", "foreign_keys", "query_only")
 
@@ -39,7 +34,10 @@ def settings(engine: Engine) -> Mapping[str, str]:
     sqlite = engine.dialect.name == "sqlite"
     names, word = (SQLITE_SETTINGS, "PRAGMA") if sqlite else (POSTGRESQL_SETTINGS, "SHOW")
     with answering(engine), engine.connect() as connection:
-        return {name: str(connection.execute(text(f"{word} {name}")).scalar_one()) for name in names}
+        found = {name: str(connection.execute(text(f"{word} {name}")).scalar_one()) for name in names}
+        if not sqlite:
+            found["standby"] = str(connection.execute(text("SELECT pg_is_in_recovery()")).scalar_one())
+        return found
 
 
 def unguarded(engine: Engine) -> list[str]:

@@ -142,9 +142,11 @@ def durability(found: Mapping[str, str]) -> Iterator[Finding]:
     if found["server_encoding"] != "UTF8":
         mend = "make a database with ENCODING 'UTF8'"
         yield failed("database: encoding", f"{found['server_encoding']}; the audit needs UTF8", mend)
-    if found["transaction_read_only"] == "on":
-        mend = "set CANCELQ_DATABASE_URL to the primary, or lift default_transaction_read_only"
-        yield failed("database: role", "transactions are read-only here (a standby?)", mend)
+    if found["standby"] == "True":
+        yield failed("database: role", "this server is a standby", "set CANCELQ_DATABASE_URL to the primary")
+    elif found["default_transaction_read_only"] == "on":
+        mend = "ALTER ROLE … (or ALTER DATABASE …) RESET default_transaction_read_only"
+        yield failed("database: role", "transactions are read-only by default", mend)
     if found["session_replication_role"] != "origin":
         mend = "ALTER ROLE … RESET session_replication_role"
         yield failed("database: triggers", "session_replication_role switches them off", mend)

@@ -6,6 +6,7 @@ import resource
 import socket
 import time
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ from tests.parts.exchange import TOKEN, Exchange
 from tests.parts.rogue import Answer, rogue
 from tests.parts.rogue import closing as answering
 from worker.audit.schema import migrate
+from worker.doctor.examine import examine, secrets_of, without
+from worker.doctor.finding import Grade, failed
+from worker.settings import Settings
 
 SECRET = "hunter2hunter2"
 
@@ -213,6 +217,21 @@ def test_servers_that_never_answer_do_not_hold_it_up(diagnose: Diagnose) -> None
         assert time.monotonic() - began < 15
     assert found.bad() >= {"redis", "database", "exchange: token"}
     assert found.grades("host: Python") == {"ok"}
+
+
+def test_what_does_not_end_in_time_is_itself_a_finding() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as deaf:
+        url = f"redis://:{SECRET}@127.0.0.1:{deaf.getsockname()[1]}/0"
+        settings = Settings(_env_file=None, redis_url=url, exchange_url="http://127.0.0.1:9/v1")
+        found = examine(settings, bound=timedelta(seconds=0.2))
+    (late,) = [finding for finding in found if "did not end within 0.2 s" in finding.finding]
+    assert (late.what, late.grade) == ("redis", Grade.FAILED)
+
+
+def test_a_secret_is_hidden_wherever_it_would_stand() -> None:
+    secret = secrets_of(Settings(_env_file=None, database_url="postgresql://me:p%40ss@db/audit"))
+    said = without(failed("database", "no user me with p@ss", "not p%40ss"), secret)
+    assert (said.finding, said.mend) == ("no user me with ***", "not ***")
 
 
 def test_the_machine_readable_form_is_one_object(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import pytest
 from sqlalchemy import Engine, text
 
 from models import Base
+from tests.parts.cancels import NOON, record
 from tests.parts.databases import PostgresServer
 from tests.parts.doctor import Diagnose
 from worker.audit import inspection
 from worker.audit.engine import open_engine
+from worker.audit.facts import stamp_fact
 from worker.clock import Offset
 from worker.doctor import database_checks
 from worker.doctor.finding import Grade
@@ -54,6 +56,22 @@ def test_a_newer_schema_asks_for_a_newer_program(
 ) -> None:
     execute("UPDATE alembic_version SET version_num = '9999'")
     assert "upgrade this cancelq" in diagnose(database_url=database_url).text("database")
+
+
+def test_a_file_that_is_not_there_is_to_be_made(diagnose: Diagnose, tmp_path: Path) -> None:
+    path = tmp_path / "nowhere.sqlite3"
+    assert "cancelq migrate" in diagnose(database_url=f"sqlite:///{path}").text("database")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("stamped", "grade"), [("http://127.0.0.1:9/v1", "ok"), ("https://demo.example.com/v1", "failed")]
+)
+def test_an_audit_of_another_exchange_fails(
+    diagnose: Diagnose, database_url: str, audit_engine: Engine, stamped: str, grade: str
+) -> None:
+    record(audit_engine, stamp_fact("exchange", stamped, at=NOON))
+    assert diagnose(database_url=database_url).grades("database: stamp") == {grade}
 
 
 def test_a_dropped_trigger_is_named(

@@ -116,6 +116,16 @@ def test_the_loaded_functions_are_compared_with_the_programs(
     assert grade == "ok" or "cancel" in said.text("redis: functions")
 
 
+@pytest.mark.parametrize(
+    ("stamped", "grade"), [("http://127.0.0.1:9/v1", "ok"), ("https://demo.example.com/v1", "failed")]
+)
+def test_a_ledger_of_another_exchange_fails(found: Asked, server: "Redis", stamped: str, grade: str) -> None:
+    server.hset("{cancelq}:meta", "exchange", stamped)
+    said = found()
+    assert said.grades("redis: stamp") == {grade}
+    assert stamped in said.text("redis: stamp")
+
+
 def test_a_server_that_is_gone_is_told_once(found: Asked, private_valkey: PrivateValkey) -> None:
     url = private_valkey.url
     private_valkey.kill()
@@ -181,6 +191,11 @@ def test_old_versions_are_told(shown: str, grade: Grade) -> None:
 def test_a_cluster_is_named() -> None:
     said = list(redis_checks.version({"redis_version": "7.2.4", "redis_mode": "cluster"}))
     assert "every primary" in said[1].finding
+
+
+def test_a_server_without_a_limit_is_measured_by_its_machine() -> None:
+    (said,) = redis_checks.memory({"used_memory": 95, "total_system_memory": 100}, None)
+    assert said.grade is Grade.FAILED
 
 
 def test_a_server_that_still_reads_its_files_is_not_ready() -> None:

@@ -11,6 +11,7 @@ from worker.audit.schema import require_head
 from worker.doctor.finding import Check, Finding, each, failed, ok, skipped, warning
 from worker.doctor.host_checks import REMOTE, filesystem, space
 from worker.doctor.moments import clock_finding, milliseconds
+from worker.doctor.stamps import stamp_finding
 from worker.errors import AuditUnavailable, ConfigError
 from worker.settings import Settings
 
@@ -30,12 +31,12 @@ SQLITE_FULL = {"2", "3"}  # FULL, EXTRA
 def look(settings: Settings) -> Iterator[Finding]:
     engine = open_engine(audit_url(settings), statement_bound=STATEMENT_BOUND)
     try:
-        yield from examine(engine, embedded=settings.database_url is None)
+        yield from examine(engine, settings.exchange_url, embedded=settings.database_url is None)
     finally:
         engine.dispose()
 
 
-def examine(engine: "Engine", *, embedded: bool) -> Iterator[Finding]:
+def examine(engine: "Engine", exchange_url: str, *, embedded: bool) -> Iterator[Finding]:
     """Everything about a database; without its schema, only that."""
     where = address(engine)
     if is_missing(engine) and embedded:
@@ -52,6 +53,10 @@ def examine(engine: "Engine", *, embedded: bool) -> Iterator[Finding]:
     common: list[Check] = [
         ("database: triggers", lambda: triggers(inspection.unguarded(engine))),
         ("database: write", lambda: writing(inspection.trial_write(engine))),
+        (
+            "database: stamp",
+            lambda: [stamp_finding("database: stamp", inspection.stamp(engine), exchange_url)],
+        ),
     ]
     own = _sqlite_checks(engine) if sqlite else _postgresql_checks(engine)
     yield from each(own + common, MEND)

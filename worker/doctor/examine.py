@@ -26,9 +26,9 @@ def examine(settings: Settings, bound: timedelta = BOUND) -> list[Finding]:
     """What every check found, part by part; a part that does not end in time says so."""
     give_up = monotonic() + bound
     parts = [_Part(name, look, settings) for name, look in PARTS.items()]
-    found = [finding for part in parts for finding in part.findings(give_up)]
-    hide = _secrets(settings)
-    return [_without(finding, hide) for finding in found]
+    found = [finding for part in parts for finding in part.findings(give_up, bound)]
+    hide = secrets_of(settings)
+    return [without(finding, hide) for finding in found]
 
 
 def is_well(findings: Sequence[Finding]) -> bool:
@@ -44,13 +44,13 @@ class _Part:
         self._thread = threading.Thread(target=self._look, args=(look, settings), daemon=True)
         self._thread.start()
 
-    def findings(self, give_up: timedelta) -> list[Finding]:
+    def findings(self, give_up: timedelta, bound: timedelta) -> list[Finding]:
         self._thread.join(max(0.0, (give_up - monotonic()).total_seconds()))
         found = list(self._found)
         if self._thread.is_alive():
             mend = "see whether it is frozen, overloaded, or cut off by a firewall that drops packets"
             found.append(
-                failed(self._name, f"the checks did not end within {BOUND.total_seconds():g} s", mend)
+                failed(self._name, f"the checks did not end within {bound.total_seconds():g} s", mend)
             )
         return found
 
@@ -59,7 +59,7 @@ class _Part:
             self._found.append(finding)
 
 
-def _secrets(settings: Settings) -> re.Pattern[str] | None:
+def secrets_of(settings: Settings) -> re.Pattern[str] | None:
     """Drivers quote what they were given; this is what must never be quoted."""
     secrets = {settings.access_token.get_secret_value()} if settings.access_token is not None else set()
     for url in (settings.redis_url, settings.database_url):
@@ -75,7 +75,7 @@ def _passwords(url: str) -> set[str]:
     return written | {unquote(word) for word in written}
 
 
-def _without(finding: Finding, secret: re.Pattern[str] | None) -> Finding:
+def without(finding: Finding, secret: re.Pattern[str] | None) -> Finding:
     if secret is None:
         return finding
     mend = secret.sub("***", finding.mend) if finding.mend is not None else None

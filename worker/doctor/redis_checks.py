@@ -6,7 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 from worker.doctor.finding import Check, Finding, each, failed, ok, skipped, warning
+from worker.doctor.host_checks import size
 from worker.doctor.moments import clock_finding, milliseconds
+from worker.doctor.stamps import stamp_finding
 from worker.embedded.places import is_known
 from worker.embedded.valkey import ensure, find_binary
 from worker.errors import CancelqError
@@ -22,7 +24,7 @@ KNOWS_WAITAOF = (7, 2)
 # Of maxmemory; above it the next burst may be refused.
 FULL = 0.9
 SLOW_WRITE = timedelta(milliseconds=50)
-MEND = "see that Redis runs, that CANCELQ_REDIS_URL names it, and that nothing between drops packets"
+MEND = "see that Redis runs, that CANCELQ_REDIS_URL names it and a user of it, and that nothing between drops packets"
 ON_DISK = {"appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
 STATUSES = ("rdb_last_bgsave_status", "aof_last_bgrewrite_status", "aof_last_write_status")
 
@@ -39,10 +41,10 @@ def look(settings: Settings) -> Iterator[Finding]:
         else:
             url = settings.redis_url.get_secret_value()
         redis = opened.enter_context(LedgerInspection(url, settings.ledger, timeout=CALL_BOUND))
-        yield from examine(redis)
+        yield from examine(redis, settings.exchange_url)
 
 
-def examine(redis: LedgerInspection) -> Iterator[Finding]:
+def examine(redis: LedgerInspection, exchange_url: str) -> Iterator[Finding]:
     """Everything about a server; when it does not answer, only that."""
     try:
         ping = redis.round_trip()
@@ -52,7 +54,7 @@ def examine(redis: LedgerInspection) -> Iterator[Finding]:
         yield skipped("redis: all else", "not asked, as Redis does not answer")
         return
     yield ok("redis", f"{name_of(info or {})} at {redis.address}, answers in {milliseconds(ping)}")
-    yield from each([*_told(redis, info), *_asked(redis)], MEND)
+    yield from each([*_told(redis, info), *_asked(redis, exchange_url)], MEND)
 
 
 def _told(redis: LedgerInspection, info: Mapping[str, Any] | None) -> list[Check]:
@@ -69,13 +71,14 @@ def _told(redis: LedgerInspection, info: Mapping[str, Any] | None) -> list[Check
     ]
 
 
-def _asked(redis: LedgerInspection) -> list[Check]:
+def _asked(redis: LedgerInspection, exchange_url: str) -> list[Check]:
     return [
         ("redis: durability", lambda: durability(redis.configuration())),
         ("redis: functions", lambda: functions(redis.functions_version(), redis.program_version)),
         ("redis: rights", lambda: rights(redis.forbidden())),
         ("redis: write", lambda: writing(redis.write_time())),
         ("redis: clock", lambda: [clock_finding("redis: clock", redis.clock())]),
+        ("redis: stamp", lambda: [stamp_finding("redis: stamp", redis.stamp(), exchange_url)]),
     ]
 
 
@@ -157,7 +160,8 @@ def memory(info: Mapping[str, Any], config: Mapping[str, str] | None) -> Iterato
     what, limit = "redis: memory", int(info.get("maxmemory", 0))
     policy = str(info.get("maxmemory_policy") or (config or {}).get("maxmemory-policy", "noeviction"))
     used = int(info.get("used_memory", 0))
-    said = f"{used / 1024**2:.0f} MB used of {f'{limit / 1024**2:.0f} MB' if limit else 'no limit'}, {policy}"
+    said = f"{size(used)} used of {size(limit) if limit else 'no limit'}, {policy}"
+    room = limit or int(info.get("total_system_memory", 0))
     if policy != "noeviction":
         grade = failed if limit else warning
         yield grade(
@@ -165,9 +169,11 @@ def memory(info: Mapping[str, Any], config: Mapping[str, str] | None) -> Iterato
             f"{said}: a full memory would forget cancels",
             "CONFIG SET maxmemory-policy noeviction; CONFIG REWRITE",
         )
-    elif limit and used > FULL * limit:
+    elif room and used > FULL * room:
         yield failed(
-            what, f"{said}: new requests are about to be refused", "raise maxmemory, or find what fills it"
+            what,
+            f"{said}: new requests are about to be refused",
+            "raise maxmemory (or add memory), or find what fills it",
         )
     else:
         yield ok(what, said)

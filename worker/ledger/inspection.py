@@ -14,6 +14,7 @@ from worker.errors import LedgerUnavailable
 from worker.ledger import library
 from worker.ledger.access import probe_calls, probe_key
 from worker.ledger.connection import address, is_error_reply, open_client
+from worker.ledger.encoding import meta_key
 
 # Few enough to be quick on a slow disk, enough for a median.
 ROUNDS = 5
@@ -72,6 +73,12 @@ class LedgerInspection:
         with self._mapped_errors():
             key, life = probe_key(self._ledger), PROBE_LIFE
             return self._median(lambda: self._redis.set(key, "doctor", px=life))
+
+    def stamp(self) -> str | None:
+        """The exchange that this ledger belongs to; None before the first worker said so."""
+        with self._mapped_errors():
+            stamped: Any = self._redis.hget(meta_key(self._ledger), "exchange")
+            return None if stamped is None else str(stamped)
 
     def clock(self) -> Offset:
         with self._mapped_errors():

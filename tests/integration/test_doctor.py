@@ -201,6 +201,18 @@ def test_an_exchange_without_tls_is_told(diagnose: Diagnose) -> None:
     assert found.grades("exchange: TLS") == {"failed"}
 
 
+# --- alerts
+
+
+def test_whoever_is_to_be_alerted_is_looked_for_and_not_disturbed(diagnose: Diagnose) -> None:
+    assert diagnose(alert_url=f"http://127.0.0.1:9/{SECRET}").grades("alerts") == {"warning"}
+    with rogue(said("200 OK")) as server:
+        found = diagnose(alert_url=f"{server.url()}/{SECRET}")
+        assert server.requests == []
+    assert found.grades("alerts") == {"ok"}
+    assert SECRET not in found.out
+
+
 # --- its own bounds
 
 

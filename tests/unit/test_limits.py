@@ -31,6 +31,7 @@ def test_the_defaults_do_not_contradict_each_other() -> None:
         ({"max_attempts": 1}, "nothing is ever retried"),
         ({"transient_reasons": frozenset()}, "is empty"),
         ({"transient_reasons": frozenset({"Weather"})}, "no such reason"),
+        ({"dry_run": True}, "nothing is POSTed"),
         ({"confirm": "off"}, "took the cancel"),
         ({"lockout": seconds(60), "exchange_url": "https://live.example.com/v1"}, "for an hour"),
     ],

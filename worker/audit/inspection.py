@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, Engine, insert, select, text
+from sqlalchemy import Connection, Engine, insert, text
 
-from models import Base, Ended, Stamped
+from models import Base, Ended
 from worker.audit.engine import answering, reading
 from worker.clock import Offset, monotonic, offset, utc_now
 
@@ -89,13 +89,6 @@ def clock(engine: Engine) -> Offset:
         before = utc_now()
         theirs: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
         return offset(theirs, before, utc_now())
-
-
-def stamp(engine: Engine) -> str | None:
-    """The exchange that this audit belongs to; None before the first worker said so."""
-    query = select(Stamped.value).where(Stamped.name == "exchange")
-    with reading(engine) as connection:
-        return connection.execute(query).scalar_one_or_none()
 
 
 def trial_write(engine: Engine) -> timedelta:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from worker.audit import inspection
 from worker.audit.engine import address, audit_url, is_missing, open_engine
 from worker.audit.schema import require_head
+from worker.audit.stamp import owner
 from worker.doctor.finding import Check, Finding, each, failed, ok, skipped, warning
 from worker.doctor.host_checks import REMOTE, filesystem, space
 from worker.doctor.moments import clock_finding, milliseconds
@@ -55,7 +56,7 @@ def examine(engine: "Engine", exchange_url: str, *, embedded: bool) -> Iterator[
         ("database: write", lambda: writing(inspection.trial_write(engine))),
         (
             "database: stamp",
-            lambda: [stamp_finding("database: stamp", inspection.stamp(engine), exchange_url)],
+            lambda: [stamp_finding("database: stamp", owner(engine), exchange_url)],
         ),
     ]
     own = _sqlite_checks(engine) if sqlite else _postgresql_checks(engine)

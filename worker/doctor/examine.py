@@ -62,7 +62,7 @@ class _Part:
 def secrets_of(settings: Settings) -> re.Pattern[str] | None:
     """Drivers quote what they were given; this is what must never be quoted."""
     secrets = {settings.access_token.get_secret_value()} if settings.access_token is not None else set()
-    for url in (settings.redis_url, settings.database_url):
+    for url in (settings.redis_url, settings.database_url, settings.alert_url):
         if url is not None:
             secrets |= _passwords(url.get_secret_value())
     words = "|".join(re.escape(secret) for secret in sorted(secrets, key=len, reverse=True) if secret)

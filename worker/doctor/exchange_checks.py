@@ -24,6 +24,8 @@ TOKEN_MEND = "set CANCELQ_ACCESS_TOKEN to a fresh token of this exchange (live a
 
 def look(settings: Settings) -> Iterator[Finding]:
     yield which(settings)
+    if settings.alert_url is not None:
+        yield alerts(settings.alert_url.get_secret_value())
     try:
         door = inspection.knock(settings.exchange_url, BOUND)
     except inspection.Unreachable as error:
@@ -46,6 +48,16 @@ def which(settings: Settings) -> Finding:
         return ok("exchange", f"LIVE: {settings.exchange_url}, real orders")
     simulated = any(f"//{host}" in settings.exchange_url for host in (*LOOPBACK, "[::1]"))
     return ok("exchange", f"{'on this host' if simulated else 'demo'}: {settings.exchange_url}")
+
+
+def alerts(url: str) -> Finding:
+    """Whether whoever is to be alerted can be reached; nothing is POSTed there."""
+    try:
+        door = inspection.knock(url, BOUND)
+    except inspection.Unreachable as error:
+        mend = "see CANCELQ_ALERT_URL, and whether its host runs; cancels go on without"
+        return warning("alerts", str(error), mend)
+    return ok("alerts", f"{door.address} can be reached")
 
 
 def connection(door: inspection.Door) -> Iterator[Finding]:

@@ -86,6 +86,12 @@ def _choices(settings: Settings) -> Iterator[Finding]:
             f"{', '.join(unknown)} in CANCELQ_TRANSIENT_REASONS: no such reason of the exchange is known",
             "see `cancelq policy` for the known ones",
         )
+    if settings.dry_run:
+        yield warning(
+            f"{WHAT}: dry run",
+            "CANCELQ_DRY_RUN is on: nothing is POSTed, open orders stay open",
+            "unset CANCELQ_DRY_RUN when cancels shall be sent",
+        )
     if settings.confirm == "off":
         yield warning(
             f"{WHAT}: confirmation",

@@ -12,6 +12,7 @@ from worker.doctor.stamps import stamp_finding
 from worker.embedded.places import is_known
 from worker.embedded.valkey import ensure, find_binary
 from worker.errors import CancelqError
+from worker.ledger.encoding import Survey
 from worker.ledger.inspection import LedgerInspection
 from worker.ledger.library import GENERATION
 from worker.settings import Settings
@@ -20,7 +21,6 @@ CALL_BOUND = timedelta(seconds=1)
 # An embedded server that has to be started for the look reads its file first.
 START_BOUND = timedelta(seconds=8)
 OLDEST = (7, 0)
-KNOWS_WAITAOF = (7, 2)
 # Of maxmemory; above it the next burst may be refused.
 FULL = 0.9
 SLOW_WRITE = timedelta(milliseconds=50)
@@ -78,7 +78,7 @@ def _asked(redis: LedgerInspection, exchange_url: str) -> list[Check]:
         ("redis: rights", lambda: rights(redis.forbidden())),
         ("redis: write", lambda: writing(redis.write_time())),
         ("redis: clock", lambda: [clock_finding("redis: clock", redis.clock())]),
-        ("redis: stamp", lambda: [stamp_finding("redis: stamp", redis.stamp(), exchange_url)]),
+        ("redis: ledger", lambda: standing(redis.survey(), exchange_url)),
     ]
 
 
@@ -98,12 +98,6 @@ def version(info: Mapping[str, Any]) -> Iterator[Finding]:
     what, found = "redis: version", version_of(info)
     if found < OLDEST:
         yield failed(what, f"{name_of(info)} has no Functions", "use Redis 7.0 or newer, or Valkey")
-    elif found < KNOWS_WAITAOF:
-        yield warning(
-            what,
-            f"{name_of(info)} has no WAITAOF: whether a write is on disk is told from its configuration alone",
-            "use Redis 7.2 or newer, or Valkey",
-        )
     else:
         yield ok(what, name_of(info))
     if info.get("redis_mode") == "cluster":
@@ -197,6 +191,28 @@ def functions(theirs: int, ours: int) -> Iterator[Finding]:
         )
     else:
         yield ok(what, f"version {theirs}")
+
+
+def standing(survey: Survey | None, exchange_url: str) -> Iterator[Finding]:
+    """Whom the ledger belongs to, and whether it is at work."""
+    what = "redis: ledger"
+    if survey is None:
+        yield skipped(what, "its functions are not there to tell how it stands")
+        return
+    yield stamp_finding("redis: stamp", survey.exchange, exchange_url)
+    open_jobs = f"{survey.open} open"
+    if survey.paused_at is not None:
+        since = f"{survey.paused_at:%Y-%m-%d %H:%M:%S} UTC"
+        yield warning(what, f"paused since {since}, {open_jobs}: nothing is POSTed", "run: cancelq resume")
+    elif survey.draining:
+        yield warning(what, f"being drained, {open_jobs}: new requests are refused", "run: cancelq resume")
+    elif survey.locked_out_until is not None:
+        until = f"{survey.locked_out_until:%Y-%m-%d %H:%M:%S} UTC"
+        yield warning(
+            what, f"locked out until {until}, {open_jobs}", "wait; a call within it may lengthen it"
+        )
+    else:
+        yield ok(what, open_jobs)
 
 
 def rights(forbidden: list[str]) -> Iterator[Finding]:

@@ -13,7 +13,8 @@ from requests.adapters import DEFAULT_CA_BUNDLE_PATH
 
 from worker.clock import Offset, monotonic, offset, utc_now
 from worker.errors import CancelqError
-from worker.exchange.client import Exchange, Timeouts
+from worker.exchange.client import Exchange
+from worker.exchange.line import Timeouts
 from worker.exchange.wire import NAMES
 from worker.job import OrderId
 from worker.reply import Answered, Reply

@@ -41,7 +41,8 @@ WORKER = Role(
     "worker",
     functions_use=(
         *_ENQUEUE,
-        *("hlen", "hmget", "hrandfield", "lrange", "pexpire", "zcount", "zrange", "zrangebyscore"),
+        *("hincrby", "hlen", "hmget", "hrandfield", "hsetnx", "lrange", "pexpire"),
+        *("zcard", "zcount", "zrange", "zrangebyscore"),
     ),
     itself=(
         *("fcall", "function|load", "function|list"),

@@ -13,8 +13,8 @@ from worker.clock import Offset, monotonic, offset, utc_now
 from worker.errors import LedgerUnavailable
 from worker.ledger import library
 from worker.ledger.access import probe_calls, probe_key
-from worker.ledger.connection import address, is_error_reply, open_client
-from worker.ledger.encoding import meta_key
+from worker.ledger.connection import address, is_error_reply, lacks_functions, open_client
+from worker.ledger.encoding import Survey, prefix, survey_from
 
 # Few enough to be quick on a slow disk, enough for a median.
 ROUNDS = 5
@@ -74,11 +74,15 @@ class LedgerInspection:
             key, life = probe_key(self._ledger), PROBE_LIFE
             return self._median(lambda: self._redis.set(key, "doctor", px=life))
 
-    def stamp(self) -> str | None:
-        """The exchange that this ledger belongs to; None before the first worker said so."""
+    def survey(self) -> Survey | None:
+        """How the ledger stands; None before its functions are loaded, or where they are older ones."""
         with self._mapped_errors():
-            stamped: Any = self._redis.hget(meta_key(self._ledger), "exchange")
-            return None if stamped is None else str(stamped)
+            try:
+                return survey_from(self._redis.fcall("cancelq_survey", 1, prefix(self._ledger)))
+            except ResponseError as error:
+                if lacks_functions(error):
+                    return None
+                raise
 
     def clock(self) -> Offset:
         with self._mapped_errors():

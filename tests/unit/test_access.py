@@ -92,6 +92,8 @@ def test_the_rules_keep_to_the_ledgers_keys() -> None:
         *("~{mine}", "~{mine}:*"),
         *(f"~{library.LOAD_KEY}", "~_kombu.binding.{mine}:bells", "~_kombu.binding_permanent.{mine}:bells"),
     ]
+    assert "&" not in producer
+    assert re.findall(r"&\S+", worker) == ["&/*.celeryev/*"]
     assert ">CHANGE-ME" in producer
     assert ">CHANGE-ME" in worker
 
@@ -103,5 +105,12 @@ def test_older_servers_get_rules_that_they_understand() -> None:
 
 def test_every_command_of_a_worker_is_asked_for() -> None:
     asked = {name for name, _ in probe_calls("cancelq")}
-    assert asked >= set(WORKER.functions_use) | {"fcall", "function|load", "config|get", "brpop", "sadd"}
+    assert asked >= set(WORKER.functions_use) | {
+        "fcall",
+        "function|load",
+        "config|get",
+        "brpop",
+        "sadd",
+        "publish",
+    }
     assert CLIENT_COMMANDS

@@ -83,7 +83,7 @@ def _tell(findings: "Sequence[Finding]", settings: Settings | None, *, machine: 
 
 
 def _print_rules(settings: Settings, *, machine: bool) -> None:
-    from worker.ledger.access import NEWEST, PRODUCER, WORKER, keys_of, rule, user
+    from worker.ledger.access import NEWEST, PRODUCER, WORKER, channels_of, keys_of, rule, user
 
     server = _server(settings) or NEWEST
     if machine:
@@ -91,6 +91,7 @@ def _print_rules(settings: Settings, *, machine: bool) -> None:
             role.name: {
                 "user": user(role, settings.ledger),
                 "keys": keys_of(role, settings.ledger),
+                "channels": channels_of(role),
                 "commands": role.commands(server),
                 "rule": rule(role, settings.ledger, server),
             }

@@ -17,6 +17,8 @@ CLIENT_COMMANDS = ("ping", "select", "client|setinfo", "client|setname", "wait",
 # Servers before 7.2 refuse a rule that names one of these.
 SINCE_7_2 = frozenset({"waitaof", "client|setinfo"})
 NEWEST = (7, 2)
+# Where Celery's events go, whatever the database's number.
+EVENTS = "/*.celeryev/*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ WORKER = Role(
         *("watch", "unwatch", "multi", "exec", "discard"),  # the library and its version change together
         *("config|get",),  # whether an acknowledged write is on disk
         *("brpop", "sadd"),  # Celery's consumer of the bells, and its note that the queue exists
+        "publish",  # that it lives, to Flower
     ),
 )
 
@@ -59,15 +62,19 @@ def keys_of(role: Role, ledger: str) -> list[str]:
     return own if role is PRODUCER else [*own, LOAD_KEY, *_kombu_keys(ledger)]
 
 
+def channels_of(role: Role) -> list[str]:
+    return [] if role is PRODUCER else [EVENTS]
+
+
 def user(role: Role, ledger: str) -> str:
     return f"{ledger}-{role.name}"
 
 
 def rule(role: Role, ledger: str, server: tuple[int, int] = NEWEST) -> str:
     """One ACL SETUSER line; `server` is the version that shall understand it."""
-    keys = " ".join(f"~{pattern}" for pattern in keys_of(role, ledger))
+    places = [f"~{pattern}" for pattern in keys_of(role, ledger)] + [f"&{name}" for name in channels_of(role)]
     commands = " ".join(f"+{name}" for name in role.commands(server))
-    return f"ACL SETUSER {user(role, ledger)} reset on >{PASSWORD} {keys} {commands}"
+    return f"ACL SETUSER {user(role, ledger)} reset on >{PASSWORD} {' '.join(places)} {commands}"
 
 
 def rules(ledger: str, server: tuple[int, int] = NEWEST) -> tuple[str, str]:
@@ -99,6 +106,7 @@ def _own_calls(ledger: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "config|get", ("appendonly",)
     yield "info", ("server",)
     yield "brpop", (bells_key(ledger), "1")
+    yield "publish", (EVENTS.replace("*", "0"), "nothing")
     for key in _kombu_keys(ledger):
         yield "sadd", (key, "nothing")
 

@@ -105,7 +105,8 @@ def _print_rules(settings: Settings, *, machine: bool) -> None:
         "Put a password of your own in place of CHANGE-ME, say the lines to Redis as its administrator (redis-cli), "
         "keep them (ACL SAVE, or CONFIG REWRITE), and give each side its user: "
         f"redis://{user(WORKER, settings.ledger)}:PASSWORD@host:6379/0. Whoever may enqueue is trusted for the whole "
-        "ledger; for separate trust use separate ledgers (CANCELQ_LEDGER).",
+        "ledger; for separate trust use separate ledgers (CANCELQ_LEDGER). Flower needs more than a worker (its library runs "
+        "scripts in Redis): under these rules say cancelq up --no-flower.",
         err=True,
     )
 

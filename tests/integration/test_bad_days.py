@@ -129,7 +129,8 @@ def test_wrong_settings_are_refused_with_one_line(desk: Desk) -> None:
         "CANCELQ_REDIS_URL": {"REDIS_URL": "redis://:hunter2@127.0.0.1/0?colour=red"},
         "CANCELQ_DATABASE_URL": {"DATABASE_URL": "postgresql+asyncpg://me:hunter2@127.0.0.1/audit"},
         "CANCELQ_HOME": {"HOME": str(desk.folder / "text"), "REDIS_URL": None},
-        "CANCELQ_DRY_RUN": {"DRY_RUN": "1"},
+        "CANCELQ_RATE_LIMIT": {"RATE_LIMIT": "10/s"},
+        "CANCELQ_DRY_RUN": {"DRY_RUN": "perhaps"},
     }
     for (name, _), result in zip(
         wrong.items(), all_of(desk, [("worker", w) for w in wrong.values()]), strict=True

@@ -150,6 +150,13 @@ def test_a_dry_run_reads_and_records_and_posts_nothing(fleet: Fleet) -> None:
     assert "CANCELQ_DRY_RUN" in beside.stderr
 
 
+def test_a_dry_run_that_does_not_start_is_in_nobodys_way(plain_fleet: Fleet) -> None:
+    failed = plain_fleet.run("worker", dry_run="true", database_url="sqlite:////nowhere/audit.sqlite3")
+    assert failed.returncode == 2
+    assert plain_fleet.start().terminate() == 0
+    assert plain_fleet.start(dry_run="true").terminate() == 0
+
+
 # --- alerts
 
 

@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from typing import Self
 
@@ -16,7 +16,7 @@ from worker.audit.engine import open_engine
 from worker.audit.schema import migrate, require_head
 from worker.audit.stamp import stamp
 from worker.audit.writer import AuditWriter
-from worker.errors import ConfigError
+from worker.errors import ConfigError, LedgerUnavailable
 from worker.exchange.client import Exchange
 from worker.exchange.line import Timeouts
 from worker.exchange.webhook import Webhook
@@ -63,7 +63,7 @@ class WorkerProcess:
         """Check every dependency in turn, then begin; whatever fails is named and nothing stays open."""
         with ExitStack() as opened:
             opened.callback(self._ledger.close_connections)
-            crew = self._build_crew(self._prepare_ledger(), opened)
+            crew = self._build_crew(self._prepare_ledger(opened), opened)
             self._start_threads(crew, opened)
             self._opened = opened.pop_all()
         self._started = True
@@ -88,7 +88,7 @@ class WorkerProcess:
     def _run_shift(self) -> None:
         self.shift.run()
 
-    def _prepare_ledger(self) -> Post:
+    def _prepare_ledger(self, opened: ExitStack) -> Post:
         settings = self._settings
         post = Post(
             exchange=settings.exchange_url, dry_run=settings.dry_run, alerts=settings.alert_url is not None
@@ -96,7 +96,12 @@ class WorkerProcess:
         self._ledger.ping()
         self._ledger.prepare(settings.dedupe_life)
         self._ledger.sign_on(post)
+        opened.callback(self._sign_off, post)
         return post
+
+    def _sign_off(self, post: Post) -> None:
+        with suppress(LedgerUnavailable):
+            self._ledger.sign_off(post)
 
     def _end(self, fault: ConfigError | None) -> None:
         """As if somebody had asked from outside."""

@@ -63,7 +63,6 @@ class Upkeep:
             duty.stop()
         with suppress(LedgerUnavailable):
             self.witness()
-            self._crew.ledger.sign_off(self._crew.post)
 
     def renew(self) -> None:
         crew = self._crew

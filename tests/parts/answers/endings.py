@@ -282,7 +282,7 @@ CONTRADICTIONS = (
         "canceled and working in one list",
         DONE,
         order=shows({}, WORKING),
-        evidence="order_read Canceled, Working",
+        evidence="order_read Canceled",  # ", Working" as well, unless it was read alone
     ),
     settled("two ends in one list, then one", DONE, order=shows(*BOTH_ENDS), evidence="order_read Canceled"),
     unresolved(

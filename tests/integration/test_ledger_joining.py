@@ -1,17 +1,18 @@
 """A second wish for an order whose cancel is open joins it, and the widest wish wins."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import Engine
 
 from tests.parts.cancels import record
-from tests.parts.ledger import Door, claim, claimed_ids, closing, finish, settlement
+from tests.parts.ledger import NO_TIME, Door, claim, claimed_ids, closing, finish, settlement
 from worker.audit.facts import job_fact, request_fact
 from worker.audit.surface import rows
 from worker.clock import from_micros
-from worker.job import Priority, Step
+from worker.job import ClaimId, Outcome, Priority, Step
 from worker.ledger.client import Ledger
 
 EARLY, LATE = "2031-01-01T00:00:00Z", "2032-01-01T00:00:00Z"
@@ -196,3 +197,25 @@ def test_a_joiner_that_widens_nothing_leaves_the_job_as_it_is(door: Door) -> Non
     job_id = door.enqueue(1)["jobId"]
     door.enqueue(1, deadline=60)
     assert "first_priority" not in door.job(job_id)
+
+
+def test_a_job_that_is_given_more_time_while_its_end_is_decided_comes_back(
+    door: Door, ledger: Ledger
+) -> None:
+    job_id = door.enqueue(1, deadline=0)["jobId"]
+    (held,) = claim(ledger).jobs
+    assert door.enqueue(1)["status"] == "joined"
+    unresolved = replace(closing(job_id), outcome=Outcome.UNRESOLVED, deadline=held.request.deadline)
+    assert ledger.close([unresolved]) == [None]
+    assert door.status(jobId=job_id)["state"] != "closing"
+    assert ledger.sweep(NO_TIME).lapsed == 1
+    (again,) = claim(ledger, "claim-2").jobs
+    assert (again.step, again.request.deadline) == (Step.RECONCILE, None)
+    assert ledger.close([replace(unresolved, claim=ClaimId("claim-2"), deadline=None)]) != [None]
+
+
+def test_more_time_changes_nothing_about_an_end_that_was_seen(door: Door, ledger: Ledger) -> None:
+    job_id = door.enqueue(1, deadline=0)["jobId"]
+    (held,) = claim(ledger).jobs
+    door.enqueue(1)
+    assert ledger.close([replace(closing(job_id), deadline=held.request.deadline)]) != [None]

@@ -88,5 +88,6 @@ def closing(job_id: str, claim_id: str = "claim-1") -> Closing:
         claim=ClaimId(claim_id),
         outcome=Outcome.CANCELED,
         evidence="order_read",
+        deadline=None,
         fields={},
     )

@@ -77,12 +77,13 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closing:
-    """A held job whose end is decided."""
+    """A held job whose end is decided; `deadline` is the one that the decision knew of."""
 
     job: JobId
     claim: ClaimId
     outcome: Outcome
     evidence: str
+    deadline: datetime | None
     fields: Mapping[str, str | None]
 
 
@@ -167,13 +168,17 @@ class Ledger:
         return [bool(done) for done in self._call("cancelq_settle", compact(items))]
 
     def close(self, closings: Sequence[Closing]) -> list[tuple[Joiner, ...] | None]:
-        """Decide ends: each job's joiners, frozen from here; None where the claim was stale."""
+        """Decide ends: each job's joiners, frozen from here; None where the claim was stale.
+
+        None too where a joiner has given more time to a job that was to end unresolved: it comes back to be read.
+        """
         items = [
             {
                 "job": c.job,
                 "claim": c.claim,
                 "outcome": c.outcome,
                 "evidence": storable(c.evidence),
+                "deadline": "" if c.deadline is None else str(to_micros(c.deadline)),
                 "fields": fields_json(c.fields),
             }
             for c in closings

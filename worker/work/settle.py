@@ -185,6 +185,7 @@ def _closing(decided: Decided, end: End) -> Closing:
         claim=decided.claim,
         outcome=end.outcome,
         evidence=end.evidence_text,
+        deadline=decided.job.request.deadline,
         fields=decided.fields(),
     )
 

@@ -1,11 +1,22 @@
 -- cancelq_close: decide the end of held jobs: joiners are frozen and given back, the order is free from here.
--- Keys: prefix. Arguments: JSON list of {job, claim, outcome, evidence, fields: {name: text or null}}.
--- Reply: per item 0 (stale claim, nothing written) or the list of its joiners, each a JSON text.
+-- Keys: prefix. Arguments: JSON list of {job, claim, outcome, evidence, deadline, fields: {name: text or null}};
+-- deadline: the one that the holder knew of, "" for none.
+-- Reply: per item 0 (not closed: stale claim, or wanted for longer) or the list of its joiners, each a JSON text.
 -- An end that was decided before stays as it is; repeating is harmless.
+
+-- A joiner gave the job more time after its holder had looked: "unresolved" was said too early.
+local function is_wanted_longer(job, item)
+  local known = item.deadline or job.deadline or '' -- older workers do not say
+  return item.outcome == 'unresolved' and (job.deadline or '') ~= known
+end
 
 local function close_one(prefix, item)
   local job = read_job(prefix, item.job)
   if job.claim ~= item.claim or job.state == 'done' then
+    return 0
+  end
+  if job.state ~= 'closing' and is_wanted_longer(job, item) then
+    write('ZADD', prefix .. ':leases', text_of(micros()), item.job) -- as if lapsed: the order is read again
     return 0
   end
   if job.state ~= 'closing' then

@@ -449,7 +449,8 @@ def _unresolved(memory: Memory, evidence: Evidence, detail: str | None) -> End:
 def _keep_reading(job: Job, sight: Sight, policy: Policy, now: datetime) -> Decision:
     """Nothing is proven yet: read again, until posting *and* the confirm budget are over."""
     memory = job.memory
-    delay = READ_WAITS[min(memory.reads, len(READ_WAITS)) - 1]
+    # Spread, so that jobs which were read together once are not read together for ever.
+    delay = READ_WAITS[min(memory.reads, len(READ_WAITS)) - 1] * (0.8 + 0.4 * policy.jitter())
     if memory.proof_since is None:
         if may_post(job, policy, now):
             return Again(step=job.step, delay=delay, memory=memory)

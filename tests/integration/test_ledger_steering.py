@@ -7,8 +7,9 @@ import pytest
 
 from tests.parts.exchange import eventually
 from tests.parts.ledger import NO_TIME, Door, claim, claimed_ids, finish, settlement
+from worker.clock import utc_now
 from worker.errors import ConfigError, Refused
-from worker.job import JobId, Steering, Step
+from worker.job import ClaimId, JobId, Outcome, Steering, Step
 from worker.ledger.client import Ledger, Post
 from worker.ledger.encoding import Survey
 from worker.ledger.receipt import write_letter
@@ -76,11 +77,27 @@ def test_the_time_of_a_pause_is_counted_without_the_lock_out_in_it(door: Door, l
     assert first.held_back < 100_000
     ended = eventually(lambda: (c := claim(ledger)).held_back > 300_000 and c, what="some time of pause")
     assert ended.stood_still == 200_000
+    swept = ledger.sweep(NO_TIME)
+    paused_for = (swept.now - ledger.survey().paused_at) // timedelta(microseconds=1)
+    assert claim(ledger).held_back - (paused_for - 200_000) in range(
+        200_000
+    )  # the time between the two calls
     after = steer(ledger, Steering.RESUME)
     assert not after.paused
     kept = claim(ledger).held_back
     assert kept >= ended.held_back
     assert claim(ledger).held_back == kept
+
+
+def test_a_deadline_that_passes_while_the_job_is_in_hand_is_seen_to_when_it_comes_back(
+    door: Door, ledger: Ledger
+) -> None:
+    job_id = door.enqueue(1, deadline=0.01)["jobId"]
+    claim(ledger)
+    passed = door.enqueue(2, deadline=0.02)["jobId"]
+    eventually(lambda: ledger.sweep(NO_TIME) and door.places(passed) == {"confirm"}, what="the deadline")
+    ledger.settle([settlement(job_id, delay=HOUR)])
+    eventually(lambda: ledger.sweep(NO_TIME) and door.places(job_id) == {"confirm"}, what="the proof of both")
 
 
 # --- drain
@@ -95,6 +112,8 @@ def test_a_drained_ledger_takes_no_new_request_and_finishes_what_is_open(door: D
     assert door.enqueue(1, requestId="r")["status"] == "duplicate"
     assert not ledger.sweep(NO_TIME).drained
     claim(ledger)
+    assert not ledger.sweep(NO_TIME).drained
+    assert ledger.survey().posting == 1
     assert finish(ledger, job_id)
     assert ledger.sweep(NO_TIME).drained
     assert steer(ledger, Steering.RESUME).open == 0
@@ -127,6 +146,23 @@ def test_actions_that_nobody_records_do_not_grow_without_end(door: Door, ledger:
     with pytest.raises(Refused, match="start a worker"):
         steer(ledger, Steering.PAUSE)
     assert not ledger.survey().paused
+    door.redis.hset(door.key("meta"), "draining", "1")
+    assert not steer(ledger, Steering.RESUME).draining  # nobody is locked out
+
+
+def test_what_changes_nothing_is_not_recorded_and_a_pause_counts_from_its_beginning(ledger: Ledger) -> None:
+    first = steer(ledger, Steering.PAUSE)
+    assert steer(ledger, Steering.PAUSE).paused_at == first.paused_at
+    steer(ledger, Steering.RESUME)
+    steer(ledger, Steering.RESUME)
+    assert len(ledger.actions()) == 2
+
+
+@pytest.mark.parametrize("by", ["", "x" * 129])
+def test_an_action_needs_a_name_of_some_length(ledger: Ledger, by: str) -> None:
+    with pytest.raises(Refused, match="1 to 128 bytes"):
+        ledger.steer(Steering.PAUSE, action_id="a", by=by, because=None)
+    assert not ledger.survey().paused
 
 
 def test_an_action_that_is_none_is_refused(door: Door) -> None:
@@ -148,12 +184,32 @@ def test_the_first_worker_stamps_the_ledger(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_dry_and_real_workers_do_not_share_a_ledger(ledger: Ledger, *, dry_run: bool) -> None:
-    there, here = Post(exchange=EXCHANGE, dry_run=not dry_run), Post(exchange=EXCHANGE, dry_run=dry_run)
-    ledger.sign_on(there)
+    first, second = (Post(exchange=EXCHANGE, worker=name, dry_run=not dry_run) for name in ("a", "b"))
+    here = Post(exchange=EXCHANGE, worker="c", dry_run=dry_run)
+    ledger.sign_on(first)
+    ledger.sign_on(second)
+    ledger.sign_off(first)
     with pytest.raises(ConfigError, match="CANCELQ_DRY_RUN"):
         ledger.sign_on(here)
-    ledger.sign_off(there)
+    ledger.sign_off(second)
     ledger.sign_on(here)
+
+
+def test_a_real_worker_at_work_stays_and_the_dry_one_beside_it_leaves(door: Door, ledger: Ledger) -> None:
+    dry = Post(exchange=EXCHANGE, worker="dry", dry_run=True)
+    ledger.sign_on(dry)
+    ledger.sign_on(Post(exchange=EXCHANGE, worker="real"), at_work=True)
+    with pytest.raises(ConfigError, match="CANCELQ_DRY_RUN"):
+        ledger.sign_on(dry, at_work=True)
+    assert [name.split()[0] for name in door.redis.zrange(door.key("workers"), 0, -1)] == ["dry", "real"]
+
+
+def test_to_look_whose_ledger_it_is_stamps_nothing(ledger: Ledger) -> None:
+    ledger.require_owner(EXCHANGE)
+    assert ledger.survey().exchange is None
+    ledger.sign_on(Post(exchange=EXCHANGE))
+    with pytest.raises(ConfigError, match="belongs to the exchange"):
+        ledger.require_owner("https://live.tradovateapi.com/v1")
 
 
 # --- redrive
@@ -182,6 +238,19 @@ def test_an_alert_is_kept_only_while_somebody_delivers(door: Door, ledger: Ledge
     assert ledger.next_alert(HOUR) is None
     ledger.alerted(alert)
     assert not {door.key("alerts"), door.key("alert_tries")} & door.all_keys()
+
+
+def test_an_end_that_is_recorded_twice_is_told_once(door: Door, ledger: Ledger) -> None:
+    ledger.sign_on(Post(exchange=EXCHANGE, alerts=True))
+    job_id = JobId(door.enqueue(1)["jobId"])
+    claim(ledger)
+    end = (job_id, ClaimId("claim-1"), Outcome.REFUSED, "reply TradingLocked", utc_now())
+    assert ledger.finish([end]) == [True]
+    alert = ledger.next_alert(HOUR)
+    assert alert is not None
+    ledger.alerted(alert)
+    ledger.finish([end])
+    assert ledger.next_alert(HOUR) is None
 
 
 def test_an_alert_that_nobody_takes_is_given_up(door: Door, ledger: Ledger) -> None:

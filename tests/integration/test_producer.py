@@ -185,7 +185,10 @@ def test_a_receipt_says_replicated_only_when_a_replica_has_it(
         assert replica.process is not None
         replica.process.send_signal(signal.SIGSTOP)
         with in_time():
-            assert queue.cancel(order_id=5).durability == "fsynced"
+            assert queue.cancel(order_id=5, request_id="r").durability == "fsynced"
+    with CancelQueue(primary.url) as another:  # its connection wrote nothing that a replica could lack
+        assert another.cancel(order_id=5, request_id="r").durability == "fsynced"
+    with CancelQueue(primary.url) as queue:
         replica.stop()
         eventually(lambda: queue.cancel(order_id=6).durability == "fsynced", what="life without a replica")
 

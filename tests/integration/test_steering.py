@@ -10,6 +10,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from tests.parts.exchange import eventually
 from tests.parts.fleet import Fleet
@@ -59,8 +60,23 @@ def test_what_is_in_hand_when_a_pause_comes_is_proven_in_it(plain_fleet: Fleet) 
     plain_fleet.exchange.wait_for_posts(1)
     told(plain_fleet, "pause")
     assert plain_fleet.ends(1)[1]["outcome"] == "canceled"
-    (pause,) = actions(plain_fleet)
+    (pause,) = eventually(lambda: actions(plain_fleet), what="the pause on record")
     assert pause["acted_by"].startswith(f"{getpass.getuser()}@")
+
+
+def test_a_pause_waits_for_what_is_on_the_wire_and_then_none_leaves(plain_fleet: Fleet) -> None:
+    plain_fleet.exchange.defaults(latency=[0.05, 0.3])
+    plain_fleet.exchange.add_orders({"from": 1, "count": 600})
+    plain_fleet.start(concurrency="8")
+    plain_fleet.queue().cancel_many([{"order_id": n} for n in range(1, 601)])
+    plain_fleet.exchange.wait_for_posts(20)
+    assert told(plain_fleet, "pause")["posting"] == 0
+    sent = len(plain_fleet.exchange.requests())
+    assert sent < 600
+    ledger = plain_fleet.ledger_client()
+    paused_at = ledger.survey().paused_at
+    eventually(lambda: ledger.sweep(NO_TIME).now - paused_at > BUDGET, what="some time of pause")
+    assert len(plain_fleet.exchange.requests()) == sent
 
 
 def test_a_retry_budget_does_not_run_out_in_a_pause(plain_fleet: Fleet) -> None:
@@ -100,6 +116,7 @@ def test_a_drain_that_is_not_done_in_time_says_so(plain_fleet: Fleet) -> None:
 
 
 def test_a_paused_fleet_is_not_drained(plain_fleet: Fleet) -> None:
+    plain_fleet.ledger_client().load_functions()
     told(plain_fleet, "pause")
     done = plain_fleet.run("drain")
     assert (done.returncode, done.stdout) == (1, "")
@@ -115,10 +132,13 @@ def test_a_worker_for_another_exchange_refuses_to_start(fleet: Fleet) -> None:
     on_ledger = fleet.run("worker", exchange_url=other)
     assert on_ledger.returncode == 2
     assert f"belongs to the exchange {fleet.exchange.url}" in on_ledger.stderr
-    on_database = fleet.run("worker", exchange_url=other, ledger=f"{fleet.ledger}-other")
+    fresh = f"{fleet.ledger}-other"
+    on_database = fleet.run("worker", exchange_url=other, ledger=fresh)
     assert on_database.returncode == 2
     assert "CANCELQ_DATABASE_URL: the audit at" in on_database.stderr
     assert "Traceback" not in on_ledger.stderr + on_database.stderr
+    # It did not start, so the fresh ledger is still nobody's.
+    assert json.loads(fleet.run("resume", ledger=fresh).stdout)["exchange"] is None
 
 
 @pytest.mark.parametrize(
@@ -161,17 +181,17 @@ def test_a_dry_run_that_does_not_start_is_in_nobodys_way(plain_fleet: Fleet) -> 
 
 
 class Receiver:
-    """A real web server that keeps what it is sent."""
+    """A real web server that keeps what it is sent, and answers with `status`."""
 
     def __init__(self) -> None:
         self.alerts: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self.status = 204
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.alerts.put(json.loads(body))
-                self.send_response(204)
+                receiver.alerts.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(receiver.status)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
@@ -212,6 +232,17 @@ def test_one_alert_for_each_refused_and_unresolved_cancel_and_each_lock_out(
     assert worker.terminate() == 0
     assert receiver.alerts.empty()
     assert "hunter2" not in worker.said()
+
+
+def test_only_a_2xx_takes_an_alert(plain_fleet: Fleet, receiver: Receiver) -> None:
+    receiver.status = 500
+    plain_fleet.exchange.script(1, {"reason": "TradingLocked"})
+    worker = plain_fleet.start(alert_url=receiver.url)
+    plain_fleet.queue().cancel(order_id=1)
+    eventually(lambda: "alert.not_delivered" in worker.said(), what="the alert that was not taken")
+    assert "HTTP 500" in worker.said()
+    with Redis.from_url(plain_fleet.redis_url) as redis:
+        assert redis.zcard(f"{{{plain_fleet.ledger}}}:alerts") == 1
 
 
 def test_a_receiver_that_is_away_delays_no_cancel(plain_fleet: Fleet) -> None:

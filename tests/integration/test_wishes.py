@@ -37,6 +37,10 @@ def test_a_joiner_who_wants_it_now_gets_an_armed_order_canceled_now(fleet: Fleet
     assert queue.cancel(order_id=1).job_id == first.job_id
     job = fleet.ends(1)[1]
     assert (job["outcome"], job["attempts"], job["joiners"]) == ("canceled", 2, 1)
+    first_post, second_post = fleet.attempts(1)
+    assert second_post["sent_at"] - first_post["sent_at"] < timedelta(
+        seconds=4
+    )  # not only when patience is over
     armed, now = fleet.exchange.requests()
     assert ("activationTime" in armed["body"], "activationTime" in now["body"]) == (True, False)
 

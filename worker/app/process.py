@@ -63,7 +63,12 @@ class WorkerProcess:
         """Check every dependency in turn, then begin; whatever fails is named and nothing stays open."""
         with ExitStack() as opened:
             opened.callback(self._ledger.close_connections)
-            crew = self._build_crew(self._prepare_ledger(opened), opened)
+            self._prepare_ledger()
+            crew = self._build_crew(opened)
+            self._ledger.sign_on(
+                crew.post
+            )  # last: a worker that can't start must not make the ledger its own
+            opened.callback(self._sign_off, crew.post)
             self._start_threads(crew, opened)
             self._opened = opened.pop_all()
         self._started = True
@@ -88,16 +93,10 @@ class WorkerProcess:
     def _run_shift(self) -> None:
         self.shift.run()
 
-    def _prepare_ledger(self, opened: ExitStack) -> Post:
-        settings = self._settings
-        post = Post(
-            exchange=settings.exchange_url, dry_run=settings.dry_run, alerts=settings.alert_url is not None
-        )
+    def _prepare_ledger(self) -> None:
         self._ledger.ping()
-        self._ledger.prepare(settings.dedupe_life)
-        self._ledger.sign_on(post)
-        opened.callback(self._sign_off, post)
-        return post
+        self._ledger.prepare(self._settings.dedupe_life)
+        self._ledger.require_owner(self._settings.exchange_url)
 
     def _sign_off(self, post: Post) -> None:
         with suppress(LedgerUnavailable):
@@ -108,7 +107,7 @@ class WorkerProcess:
         self.fault = fault
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def _build_crew(self, post: Post, opened: ExitStack) -> Crew:
+    def _build_crew(self, opened: ExitStack) -> Crew:
         settings = self._settings
         if settings.database_url is None:
             migrate(self._database_url)
@@ -142,7 +141,12 @@ class WorkerProcess:
             lease=settings.lease,
             concurrency=settings.concurrency,
             dedupe_life=settings.dedupe_life,
-            post=post,
+            post=Post(
+                exchange=settings.exchange_url,
+                worker=chain,
+                dry_run=settings.dry_run,
+                alerts=settings.alert_url is not None,
+            ),
             webhook=_webhook(settings, opened),
         )
 

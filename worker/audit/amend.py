@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Engine, Select, and_, func, or_, select
+from sqlalchemy import Connection, Engine, Select, and_, exists, func, or_, select
 
 from models import Ended, Enqueued, Found
 from worker.audit.engine import reading
@@ -66,10 +66,12 @@ def badly_ended_since(
     ]
     if account is not None:
         limits.append(Enqueued.account == account)
+    later = Enqueued.__table__.alias("again")
+    limits.append(~exists().where(later.c.redrive_of == Enqueued.job_id))
+    limits.append(~exists().where(Found.job_id == Enqueued.job_id))
     statement = _jobs().where(and_(*limits)).order_by(Ended.finished_at, Enqueued.job_id).limit(MOST + 1)
     with reading(engine) as connection:
-        found = _found(connection, statement)
-    return [job for job in found if job.redriven_by is None and job.resolved_as is None]
+        return _found(connection, statement)
 
 
 def _jobs() -> "Select[tuple[object, ...]]":

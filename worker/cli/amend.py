@@ -9,7 +9,7 @@ from uuid import uuid4
 import click
 
 from worker.cli.moments import Moment
-from worker.cli.reach import reached_audit, reached_ledger, show_live, who
+from worker.cli.reach import named, reached_audit, reached_ledger, show_live, who
 from worker.errors import ConfigError, Refused
 from worker.settings import Settings, load_settings
 
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from worker.ledger.client import Ledger
 
 COMMIT_BOUND = timedelta(seconds=10)
+LONGEST_REASON = 4096
+
+
+def _told(_ctx: click.Context, _param: click.Parameter, text: str) -> str:
+    if not text.strip() or len(text.encode(errors="replace")) > LONGEST_REASON:
+        raise click.BadParameter(f"must say something, in at most {LONGEST_REASON} bytes")
+    return text
 
 
 @click.command()
@@ -31,12 +38,21 @@ COMMIT_BOUND = timedelta(seconds=10)
 @click.option(
     "--deadline", type=click.FloatRange(min=0), metavar="SECONDS", help="no POST after so many seconds"
 )
-@click.option("--by", metavar="NAME", default=who, show_default="user@host", help="who does this")
+@click.option(
+    *("--by", "by"),
+    metavar="NAME",
+    default=who,
+    callback=named,
+    show_default="user@host",
+    help="who does this",
+)
 def redrive(job_ids: tuple[str, ...], **options: Any) -> None:
     """Ask again for cancels that ended refused or unresolved: a new job each, which reads the order first.
 
     One JSON object per job to stdout; exit 1 if one of them could not be redriven.
     """
+    from worker.audit.stamp import require_owner
+
     since, reason, account = options["since"], options["reason"], options["account"]
     scoped = since is not None and reason is not None
     if bool(job_ids) == scoped or (job_ids and (since or reason or account)) or (bool(since) != bool(reason)):
@@ -44,8 +60,10 @@ def redrive(job_ids: tuple[str, ...], **options: Any) -> None:
     settings = load_settings()
     show_live(settings)
     with reached_audit(settings) as engine:
+        require_owner(engine, settings.exchange_url)
         jobs = _named_jobs(engine, job_ids) if job_ids else _matching_jobs(engine, since, reason, account)
     with reached_ledger(settings) as ledger:
+        ledger.require_owner(settings.exchange_url)
         redriven = [
             _redriven(ledger, job_id, job, options["by"], options["deadline"]) for job_id, job in jobs
         ]
@@ -63,17 +81,14 @@ def redrive(job_ids: tuple[str, ...], **options: Any) -> None:
     type=click.Choice(["canceled", "filled", "gone"]),
     help="what became of it",
 )
-@click.option("--by", required=True, metavar="NAME", help="who found out")
-@click.option("--because", required=True, metavar="TEXT", help="how it is known")
+@click.option("--by", required=True, metavar="NAME", callback=named, help="who found out")
+@click.option("--because", required=True, metavar="TEXT", callback=_told, help="how it is known")
 def resolve(job_id: str, finding: str, by: str, because: str) -> None:
     """Add a person's finding to an unresolved job: a new row beside its outcome, never an edit."""
     from worker.audit.facts import finding_fact
     from worker.clock import utc_now
     from worker.job import Outcome
 
-    for option, text in (("--by", by), ("--because", because)):
-        if not text.strip():
-            raise click.UsageError(f"{option}: must say something")
     settings = load_settings()
     show_live(settings)
     with reached_audit(settings) as engine:
@@ -157,6 +172,10 @@ def _require_unresolved(engine: "Engine", job_id: str) -> None:
     job = jobs_by_id(engine, [job_id]).get(job_id)
     if job is None:
         raise Refused(f"the audit knows no job {job_id}")
+    if job.resolved_as is not None:
+        click.echo(
+            f"cancelq: it was resolved as {job.resolved_as} before; the newest finding is shown", err=True
+        )
     if job.outcome is not Outcome.UNRESOLVED:
         state = f"ended as {job.outcome}" if job.outcome else "is still open"
         raise Refused(f"the job {job_id} {state}; only an unresolved one can be resolved")

@@ -5,11 +5,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING
 
 import click
 
-from worker.settings import Settings
+from worker.settings import Settings, names_live
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -18,12 +19,19 @@ if TYPE_CHECKING:
 
 LEDGER_PATIENCE = timedelta(seconds=1)
 LIVE = "LIVE: real orders, real money"
+LONGEST_NAME = 128
 
 
 def show_live(settings: Settings) -> None:
-    """On every command that changes something."""
+    """On every command that reaches the ledger or the audit."""
     if settings.is_live:
-        click.secho(LIVE, err=True, fg="white", bg="red", bold=True)
+        say_live()
+
+
+@cache
+def say_live() -> None:
+    """Once a command."""
+    click.secho(LIVE, err=True, fg="white", bg="red", bold=True)
 
 
 def who() -> str:
@@ -35,14 +43,28 @@ def who() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
+def named(_ctx: click.Context, _param: click.Parameter, text: str | None) -> str | None:
+    """A name or a reason that goes on record: one line of text."""
+    if text is not None and not (text.strip() and text.isprintable() and len(text.encode()) <= LONGEST_NAME):
+        raise click.BadParameter(f"must be one line of 1 to {LONGEST_NAME} bytes")
+    return text
+
+
 @contextmanager
 def reached_ledger(settings: Settings) -> Iterator["Ledger"]:
-    """The configured ledger with its functions; without one the embedded Valkey of this home."""
+    """The configured ledger, whose functions a worker or `cancelq migrate` loads; else the embedded Valkey of this home.
+
+    LIVE is said as well where the ledger, not the caller's own setting, is a live exchange's.
+    """
     from worker.embedded.places import redis_place
     from worker.ledger.client import Ledger
 
     with redis_place(settings) as url, Ledger(url, settings.ledger, timeout=LEDGER_PATIENCE) as ledger:
-        ledger.load_functions()
+        if settings.redis_url is None:
+            ledger.load_functions()
+        owner = ledger.survey().exchange
+        if owner is not None and names_live(owner) and not settings.is_live:
+            say_live()
         yield ledger
 
 

@@ -8,15 +8,18 @@ from uuid import uuid4
 
 import click
 
-from worker.cli.reach import reached_ledger, show_live, who
+from worker.cli.reach import named, reached_ledger, show_live, who
+from worker.clock import iso
 from worker.job import Steering
-from worker.settings import Settings, load_settings
+from worker.settings import load_settings
 
 if TYPE_CHECKING:
     from worker.ledger.client import Ledger
     from worker.ledger.encoding import Survey
 
 POLL = 0.2
+# How long `pause` waits for what was in hand: more than a request's default bound.
+PAUSE_WAIT = 10.0
 # How long `drain` waits unless told: more than the default budgets of retrying and of proving.
 DRAIN_WAIT = 600.0
 LONGEST_WAIT = 7 * 86400.0
@@ -24,8 +27,15 @@ LONGEST_WAIT = 7 * 86400.0
 
 def _named(command: Any) -> Any:
     """The options that put a name to an action."""
-    because = click.option("--because", metavar="TEXT", help="why; kept in the audit")
-    by = click.option("--by", metavar="NAME", default=who, show_default="user@host", help="who does this")
+    because = click.option("--because", metavar="TEXT", callback=named, help="why; kept in the audit")
+    by = click.option(
+        *("--by", "by"),
+        metavar="NAME",
+        default=who,
+        callback=named,
+        show_default="user@host",
+        help="who does this",
+    )
     return by(because(command))
 
 
@@ -33,14 +43,28 @@ def _named(command: Any) -> Any:
 @_named
 def pause(by: str, because: str | None) -> None:
     """Stop POSTing, for all workers of the ledger; requests are taken, reads and proofs go on."""
-    _tell(_steer(Steering.PAUSE, by, because))
+    settings = load_settings()
+    show_live(settings)
+    with reached_ledger(settings) as ledger:
+        survey = ledger.steer(Steering.PAUSE, action_id=str(uuid4()), by=by, because=because)
+        survey = _until_quiet(ledger, survey)
+    _tell(survey)
+    if survey.posting:
+        click.echo(f"cancelq: {survey.posting} cancels are still in hand and may be on the wire", err=True)
+    if survey.draining:
+        click.echo(
+            "cancelq: the ledger was being drained; nothing gets finished until `cancelq resume`", err=True
+        )
 
 
 @click.command()
 @_named
 def resume(by: str, because: str | None) -> None:
     """End a pause or a drain."""
-    _tell(_steer(Steering.RESUME, by, because))
+    settings = load_settings()
+    show_live(settings)
+    with reached_ledger(settings) as ledger:
+        _tell(ledger.steer(Steering.RESUME, action_id=str(uuid4()), by=by, because=because))
 
 
 @click.command()
@@ -66,11 +90,13 @@ def drain(by: str, because: str | None, wait: float) -> None:
         sys.exit(1)
 
 
-def _steer(kind: Steering, by: str, because: str | None) -> "Survey":
-    settings: Settings = load_settings()
-    show_live(settings)
-    with reached_ledger(settings) as ledger:
-        return ledger.steer(kind, action_id=str(uuid4()), by=by, because=because)
+def _until_quiet(ledger: "Ledger", survey: "Survey") -> "Survey":
+    """What was in hand when the pause came has its answer, or will have a lease that lapsed."""
+    give_up = time.monotonic() + PAUSE_WAIT
+    while survey.posting and survey.paused and time.monotonic() < give_up:
+        time.sleep(POLL)
+        survey = ledger.survey()
+    return survey
 
 
 def _until_drained(ledger: "Ledger", survey: "Survey", wait: float) -> "Survey":
@@ -87,9 +113,10 @@ def _until_drained(ledger: "Ledger", survey: "Survey", wait: float) -> "Survey":
 def _tell(survey: "Survey") -> None:
     answer = {
         "paused": survey.paused,
-        "pausedAt": survey.paused_at.isoformat() if survey.paused_at else None,
+        "pausedAt": iso(survey.paused_at) if survey.paused_at else None,
         "draining": survey.draining,
         "open": survey.open,
+        "posting": survey.posting,
         "exchange": survey.exchange,
     }
     click.echo(json.dumps(answer))

@@ -101,6 +101,8 @@ def _say_unknown(tale: "Tale", account: str | None, *, as_json: bool) -> None:
         }
         click.echo(json.dumps(answer))
     whose = f"of account {account}" if account is not None else "of any account on record"
-    click.echo(f"cancelq: order {tale.order_id} {whose}: no cancel was ever asked for", err=True)
+    in_the_dark = any("could not be asked" in note for note in tale.notes)
+    said = "not everything could be asked" if in_the_dark else "no cancel was ever asked for"
+    click.echo(f"cancelq: order {tale.order_id} {whose}: {said}", err=True)
     for note in tale.notes:
         click.echo(f"cancelq: {note}", err=True)

@@ -43,7 +43,7 @@ WORKER = Role(
     "worker",
     functions_use=(
         *_ENQUEUE,
-        *("hincrby", "hlen", "hmget", "hrandfield", "hsetnx", "lrange", "pexpire"),
+        *("hincrby", "hlen", "hmget", "hrandfield", "hsetnx", "lrange", "pexpire", "zremrangebyscore"),
         *("zcard", "zcount", "zrange", "zrangebyscore"),
     ),
     itself=(

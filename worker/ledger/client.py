@@ -55,6 +55,7 @@ class Post:
     """What a worker process is there for."""
 
     exchange: str
+    worker: str = "worker"  # unique to the process
     dry_run: bool = False
     alerts: bool = False  # whether it delivers them
 
@@ -294,16 +295,13 @@ class Ledger:
                 meta_key(self.name), "dedupe_life_ms", str(dedupe_life // timedelta(milliseconds=1))
             )
 
-    def sign_on(self, post: Post) -> None:
+    def sign_on(self, post: Post, *, at_work: bool = False) -> None:
         """Say for whom a worker works; ConfigError if the ledger belongs to another exchange or kind of work."""
+        life = span_micros(SIGNED_ON)
         owner, mixed = self._call(
-            "cancelq_sign_on", post.exchange, post.kind, span_micros(SIGNED_ON), int(post.alerts)
+            *("cancelq_sign_on", post.exchange, post.kind, life, int(post.alerts), post.worker, int(at_work))
         )
-        if owner != post.exchange:
-            raise ConfigError(
-                f"CANCELQ_LEDGER: the ledger {self.name} belongs to the exchange {owner}, not to {post.exchange}; "
-                "name another ledger, or set CANCELQ_EXCHANGE_URL right"
-            )
+        self._require(owner, post.exchange)
         if mixed:
             there, here = ("real", "a dry run") if post.dry_run else ("dry-run", "real work")
             raise ConfigError(
@@ -311,8 +309,21 @@ class Ledger:
                 "would end each other's cancels; stop them, or name another CANCELQ_LEDGER"
             )
 
+    def require_owner(self, exchange: str) -> None:
+        """Raise ConfigError if the ledger belongs to another exchange; stamps nothing."""
+        owner = self.survey().exchange
+        if owner is not None:
+            self._require(owner, exchange)
+
+    def _require(self, owner: str, exchange: str) -> None:
+        if owner != exchange:
+            raise ConfigError(
+                f"CANCELQ_LEDGER: the ledger {self.name} belongs to the exchange {owner}, not to {exchange}; "
+                "name another ledger, or set CANCELQ_EXCHANGE_URL right"
+            )
+
     def sign_off(self, post: Post) -> None:
-        self._call("cancelq_sign_off", post.kind)
+        self._call("cancelq_sign_off", post.kind, post.worker)
 
     def prepare(self, dedupe_life: timedelta) -> None:
         """All that a worker brings to a Redis, which may be new or restarted; cheap to repeat."""

@@ -61,7 +61,7 @@ def _options(url: str) -> dict[str, Any]:
 def address(url: str) -> str:
     """The server's address as a person may read it: without user and password."""
     _options(url)
-    parts = urlsplit(url)
+    parts = urlsplit(url.replace("#", "%23"))  # in a password it would begin a fragment, and show the rest
     if parts.scheme == "unix":
         return f"unix://{parts.path}"
     return f"{parts.scheme}://{parts.hostname or 'localhost'}:{parts.port or 6379}{parts.path}"

@@ -115,11 +115,12 @@ def action_from(action_id: str, text: str) -> Action:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """How a ledger stands; `open` counts the jobs that have not ended."""
+    """How a ledger stands; `open` counts the jobs that have not ended, `posting` those in hand for a POST."""
 
     paused_at: datetime | None
     draining: bool
     open: int
+    posting: int
     locked_out_until: datetime | None
     exchange: str | None
 
@@ -137,6 +138,7 @@ def survey_from(text: str) -> Survey:
         paused_at=_time(told["pausedAt"]),
         draining=told["draining"],
         open=told["open"],
+        posting=told["posting"],
         locked_out_until=_time(told["lockedOutUntil"]),
         exchange=told["exchange"],
     )

@@ -60,10 +60,11 @@ class Receipt:
     def from_reply(cls, text: str, request_id: str, *, replicated: bool = False) -> "Receipt":
         """Read the ledger's answer; a refusal may come before the ledger has read the request's id.
 
-        `replicated`: after it was given, a replica had all that this connection wrote.
+        `replicated`: after it was given, a replica had all that this connection wrote. A duplicate wrote nothing.
         """
         reply = json.loads(text)
         proved = reply.get("durability")
+        replicated = replicated and reply["status"] != Fate.DUPLICATE
         return cls(
             request_id=reply.get("requestId") or request_id,
             status=Fate(reply["status"]),

@@ -1,6 +1,7 @@
 """Delivers what a person must hear of: unresolved, refused, lock-out. Never in a cancel's way."""
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
@@ -15,11 +16,13 @@ AGAIN_AFTER = timedelta(seconds=30)
 ROUND = 20
 
 
-def deliver(crew: Crew) -> None:
-    """Post the alerts that are due, one POST each; one that fails ends the round."""
+def deliver(crew: Crew, *, ending: Callable[[], bool]) -> None:
+    """Post the alerts that are due, one POST each; one that fails, or the worker's end, ends the round."""
     if crew.webhook is None:
         return
     for _ in range(ROUND):
+        if ending():
+            return
         alert = crew.ledger.next_alert(AGAIN_AFTER)
         if alert is None:
             return

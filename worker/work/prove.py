@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from worker.audit.facts import Fact, Seen, read_fact
+from worker.exchange.apart import read_apart
 from worker.exchange.client import READ_BATCH, OrdersRead, ReportsRead
 from worker.job import Job
 from worker.policy import Decision, End, after_read
@@ -50,9 +51,8 @@ def prove(crew: Crew, jobs: Sequence[Job]) -> list[Proven]:
 def _prove_batch(crew: Crew, batch: Sequence[tuple[Job, list[Fact]]]) -> list[Proven]:
     """One read for all orders, one for all reports that are wanted, one for the fills of all that end."""
     asked_at = crew.clock.now()
-    read = crew.exchange.orders([job.request.order_id for job, _ in batch])
-    nothing = _nothing_seen(read, asked_at)
-    looks = [_look(crew, job, facts, read, nothing=nothing) for job, facts in batch]
+    reads = read_apart(crew.exchange.orders, [job.request.order_id for job, _ in batch])
+    looks = [_look(crew, job, facts, reads[job.request.order_id], asked_at=asked_at) for job, facts in batch]
     return _with_fills(crew, [(look, _decided(crew, look)) for look in _with_reports(crew, looks)])
 
 
@@ -65,9 +65,9 @@ def _nothing_seen(read: OrdersRead, asked_at: datetime) -> Sight:
     return Sight(state=OrderState.UNREAD, asked_at=asked_at, throttled=throttled)
 
 
-def _look(crew: Crew, job: Job, facts: list[Fact], read: OrdersRead, *, nothing: Sight) -> Look:
+def _look(crew: Crew, job: Job, facts: list[Fact], read: OrdersRead, *, asked_at: datetime) -> Look:
     rows = read.found.get(job.request.order_id, ())
-    sight = _sight(crew, job, rows, nothing.asked_at) if rows else nothing
+    sight = _sight(crew, job, rows, asked_at) if rows else _nothing_seen(read, asked_at)
     return Look(job=job, sight=sight, facts=[*facts, _order_row(job, sight, read)], found=bool(rows))
 
 

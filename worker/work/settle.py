@@ -157,14 +157,14 @@ def committed(audit: AuditWriter, work: Sequence[tuple[T, Sequence[Fact]]]) -> l
         try:
             waiting.append((item, audit.submit(facts, timeout=COMMIT_BOUND)))
         except CancelqError as error:
-            log.warning("settle.not_committed", error=str(error))
+            log.warning("settle.not_committed", error=str(error) or type(error).__name__)
     done = []
     for item, stored in waiting:
         try:
             stored.result(COMMIT_BOUND.total_seconds())
             done.append(item)
         except (CancelqError, TimeoutError) as error:
-            log.warning("settle.not_committed", error=str(error))
+            log.warning("settle.not_committed", error=str(error) or type(error).__name__)
     return done
 
 

@@ -200,7 +200,7 @@ class Shift:
 
     def _hand_back(self, pursuit: Pursuit, claim: ClaimId, error: Exception) -> None:
         """The database is away. Not sent → due again soon; sent → the lease lapses and the order is read."""
-        log.error("audit.unavailable", job=pursuit.job.id, error=str(error))
+        log.error("audit.unavailable", job=pursuit.job.id, error=str(error) or type(error).__name__)
         if pursuit.sent:
             self._crew.hand.drop([(pursuit.job.id, claim)])
             return

@@ -44,13 +44,14 @@ class Upkeep:
         self._shift = shift
         self._alarm = alarm
         self._witnessed = (0, "")
+        self._drained = False
         self._duties = (
             Every("renewal", crew.lease / RENEWALS_PER_LEASE, self.renew),
             Every("sweep", SWEEP_EVERY, self.sweep),
             Every("register", REGISTER_EVERY, self.register),
             Every("witness", SWEEP_EVERY, self.witness),
             Every("tend", TEND_EVERY, self.tend),
-            Every("alerts", ALERTS_EVERY, lambda: deliver(crew)),
+            Every("alerts", ALERTS_EVERY, lambda: deliver(crew, ending=lambda: self._shift.stopping)),
         )
 
     def start(self) -> None:
@@ -84,7 +85,8 @@ class Upkeep:
         swept = self._crew.ledger.sweep(SWEEP_INTERVAL)
         self._crew.clock.observe(swept.now, asked_at)
         self._crew.hand.paused = swept.paused
-        if swept.drained:
+        if swept.drained and not self._drained:
+            self._drained = True
             log.info("ledger.drained")
             self._end(None)
         if swept.lapsed:
@@ -97,7 +99,7 @@ class Upkeep:
         """Redis may be another one by now: functions, proof of durability, and whose ledger it is."""
         self._crew.ledger.prepare(self._crew.dedupe_life)
         try:
-            self._crew.ledger.sign_on(self._crew.post)
+            self._crew.ledger.sign_on(self._crew.post, at_work=True)
         except ConfigError as error:
             log.warning("ledger.not_ours", error=str(error))
             self._end(error)

@@ -3,7 +3,7 @@
 -- KEYS[1] is the ledger's prefix, "{cancelq}"; every other key is derived from it, in the same hash slot.
 -- Times are whole microseconds of this server's clock: exact in a double until the year 2255.
 
-local VERSION = 2002 -- thousands: generation, programs need the same one; rest: additions
+local VERSION = 2003 -- thousands: generation, programs need the same one; rest: additions
 local BELL_CAP = 16 -- one bell per overdue job would grow without end
 local FINISHED_LIFE_MS = 3600000 -- a finished job answers status for an hour; then the audit does
 local SWEEP_BATCH = 1000 -- leases mended per sweep: bounds the time other clients wait

@@ -15,28 +15,32 @@ local function lock_out(keys, args)
 end
 
 -- cancelq_sign_on: a worker says, again and again, for which exchange it works and whether it is a dry run.
--- Keys: prefix. Arguments: base URL, "real" or "dry", life of this word in microseconds, 1 if it sends alerts.
--- Reply: {the base URL that this ledger belongs to, 1 if workers of the other kind are at work}.
+-- Keys: prefix. Arguments: base URL, "real" or "dry", life of this word in microseconds, 1 if it sends alerts,
+-- the worker's id, 1 if it is at work already (a real one then stays whoever came). Reply: {the base URL that this ledger belongs to, 1 if workers of the other kind are at work}.
 -- The first worker stamps the ledger. A dry run beside real workers would end their cancels unsent.
+-- A member of {..}:workers is "kind id", its score the time at which that word runs out.
 local function sign_on(keys, args)
   local prefix, now = keys[1], micros()
-  local name, kind = prefix .. ':meta', args[2]
+  local name, workers, kind, ends = prefix .. ':meta', prefix .. ':workers', args[2], text_of(now + tonumber(args[3]))
   write('HSETNX', name, 'exchange', args[1])
-  local other = tonumber(meta(prefix, (kind == 'dry' and 'real' or 'dry') .. '_until') or '0')
-  local mixed = other > now
+  write('ZREMRANGEBYSCORE', workers, '-inf', text_of(now))
+  local mixed = false
+  for _, member in ipairs(redis.call('ZRANGE', workers, 0, -1)) do
+    mixed = mixed or member:match('^%a+') ~= kind
+  end
+  mixed = mixed and not (kind == 'real' and args[6] == '1')
   if meta(prefix, 'exchange') == args[1] and not mixed then
-    write('HSET', name, kind .. '_until', text_of(now + tonumber(args[3])))
+    write('ZADD', workers, ends, kind .. ' ' .. args[5])
     if args[4] == '1' then
-      write('HSET', name, 'alerts_until', text_of(now + tonumber(args[3])))
+      write('HSET', name, 'alerts_until', ends)
     end
   end
   return {meta(prefix, 'exchange'), mixed and 1 or 0}
 end
 
--- cancelq_sign_off: the last word of a worker that ends; those who stay sign on again soon.
--- Keys: prefix. Arguments: "real" or "dry".
+-- cancelq_sign_off: the last word of a worker that ends. Keys: prefix. Arguments: "real" or "dry", its id.
 local function sign_off(keys, args)
-  return write('HDEL', keys[1] .. ':meta', args[1] .. '_until')
+  return write('ZREM', keys[1] .. ':workers', args[1] .. ' ' .. args[2])
 end
 
 -- cancelq_version: of this library. Reply: an integer, see VERSION.

@@ -5,13 +5,24 @@
 
 local ACTIONS_CAP = 1000 -- actions that no worker has recorded yet; more is a loop
 
+-- How many jobs are in hand for a POST, up to a bound.
+local function count_posting(prefix)
+  local posting = 0
+  for _, id in ipairs(redis.call('ZRANGE', prefix .. ':leases', 0, SWEEP_BATCH)) do
+    if redis.call('HGET', job_key(prefix, id), 'step') == 'post' then
+      posting = posting + 1
+    end
+  end
+  return posting
+end
+
 local function survey(prefix, now)
   local paused, locked = meta(prefix, 'paused_at'), lockout_until(prefix)
   local exchange = meta(prefix, 'exchange')
   return '{"paused":' .. tostring(paused and true or false)
     .. ',"pausedAt":' .. (paused and '"' .. iso_of_micros(tonumber(paused)) .. '"' or 'null')
     .. ',"draining":' .. tostring(meta(prefix, 'draining') and true or false)
-    .. ',"open":' .. text_of(count_open(prefix))
+    .. ',"open":' .. text_of(count_open(prefix)) .. ',"posting":' .. text_of(count_posting(prefix))
     .. ',"lockedOutUntil":' .. (locked > now and '"' .. iso_of_micros(locked) .. '"' or 'null')
     .. ',"exchange":' .. (exchange and cjson.encode(exchange) or 'null') .. '}'
 end
@@ -19,9 +30,7 @@ end
 local EFFECTS = {
   pause = function(prefix, now)
     local locked = stood_still(prefix) - math.max(0, lockout_until(prefix) - now)
-    if not is_paused(prefix) then
-      write('HSET', prefix .. ':meta', 'paused_at', text_of(now), 'locked_before', text_of(locked))
-    end
+    write('HSET', prefix .. ':meta', 'paused_at', text_of(now), 'locked_before', text_of(locked))
   end,
   drain = function(prefix)
     write('HSET', prefix .. ':meta', 'draining', '1')
@@ -33,15 +42,30 @@ local EFFECTS = {
   end,
 }
 
+local function is_draining(prefix)
+  return meta(prefix, 'draining') and true or false
+end
+
+-- Whether an action would change anything.
+local CHANGES = {
+  pause = function(prefix) return not is_paused(prefix) end,
+  drain = function(prefix) return not is_draining(prefix) end,
+  resume = function(prefix) return is_paused(prefix) or is_draining(prefix) end,
+}
+
 local function steer(keys, args)
   local prefix, now, action = keys[1], micros(), args[1]
   if not is_ledger(prefix) then
     return refused(NO_LEDGER)
   elseif not EFFECTS[action] then
     return refused('action: must be pause, drain or resume, got ' .. cjson.encode(cut(action or '')))
+  elseif #args[3] < 1 or #args[3] > 128 or #args[4] > 1024 then
+    return refused('who does this must be said in 1 to 128 bytes, and why in at most 1024')
   elseif action == 'drain' and is_paused(prefix) then
     return refused('the ledger is paused, so nothing would get finished; `cancelq resume` first')
-  elseif redis.call('HLEN', prefix .. ':actions') >= ACTIONS_CAP then
+  elseif not CHANGES[action](prefix) then -- it stands so already: nothing to do, and nothing to record
+    return survey(prefix, now)
+  elseif action ~= 'resume' and redis.call('HLEN', prefix .. ':actions') >= ACTIONS_CAP then
     return refused(ACTIONS_CAP .. ' actions wait to be recorded; start a worker')
   end
   write('HSET', prefix .. ':actions', args[2], '{"kind":"' .. action .. '","by":' .. cjson.encode(args[3])

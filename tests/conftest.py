@@ -5,6 +5,7 @@ pytest_plugins = [
     "tests.parts.doctor",
     "tests.parts.exchange",
     "tests.parts.fleet",
+    "tests.parts.receiver",
     "tests.parts.up",
     "tests.parts.valkey",
     "tests.parts.why",

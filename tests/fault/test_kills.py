@@ -3,14 +3,12 @@
 import random
 import signal
 import time
-from collections import defaultdict
 from collections.abc import Callable
 
 from tests.parts.exchange import eventually
 from tests.parts.fleet import Fleet, Worker
+from tests.parts.kills import assert_nothing_lost
 from tests.parts.valkey import PrivateValkey
-from worker.clock import to_micros
-from worker.demo.compare import compare
 
 FIRST = 1001
 # CONTRACT: a SIGKILL of a worker at any moment delays no cancel by more than this.
@@ -23,32 +21,6 @@ def stage_orders(fleet: Fleet, count: int, **mix: float) -> range:
     fleet.exchange.faults(dict(mix))
     fleet.exchange.add_orders({"from": FIRST, "count": count}, account="default")
     return range(FIRST, FIRST + count)
-
-
-def assert_nothing_lost(fleet: Fleet, count: int, *, seconds: float = 60) -> None:
-    """Every job ended as the exchange's truth says, and every request it saw has an earlier row."""
-    fleet.ends(count, seconds=seconds)
-    attempts = fleet.view("audit_attempts")
-    truth = fleet.exchange.truth()
-    assert compare(truth.values(), fleet.view("audit_jobs"), attempts) == []
-    assert max(row["max_in_flight"] for row in truth.values()) == 1
-    assert fleet.fault_of_audit() is None
-    starts: dict[int, list[int]] = defaultdict(list)
-    for row in attempts:
-        starts[row["order_id"]].append(to_micros(row["started_at"]))
-    for order, seen in requests_by_order(fleet).items():
-        rows = sorted(starts[order])
-        assert len(seen) <= len(rows), f"order {order}: the exchange saw more requests than rows exist"
-        assert all(start <= at for start, at in zip(rows, seen, strict=False)), (
-            f"order {order}: a row came late"
-        )
-
-
-def requests_by_order(fleet: Fleet) -> dict[int, list[int]]:
-    seen: dict[int, list[int]] = defaultdict(list)
-    for request in fleet.exchange.requests():
-        seen[request["order_id"]].append(request["at"])
-    return seen
 
 
 def test_a_worker_killed_under_load_loses_nothing(fleet: Fleet) -> None:

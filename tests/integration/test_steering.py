@@ -2,11 +2,7 @@
 
 import getpass
 import json
-import queue
-from collections.abc import Iterator
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -15,6 +11,7 @@ from redis import Redis
 from tests.parts.exchange import eventually
 from tests.parts.fleet import Fleet
 from tests.parts.ledger import NO_TIME
+from tests.parts.receiver import Receiver
 
 BUDGET = timedelta(seconds=2)
 LIVE_HOST = "https://live.tradovateapi.com/v1"
@@ -178,38 +175,6 @@ def test_a_dry_run_that_does_not_start_is_in_nobodys_way(plain_fleet: Fleet) -> 
 
 
 # --- alerts
-
-
-class Receiver:
-    """A real web server that keeps what it is sent, and answers with `status`."""
-
-    def __init__(self) -> None:
-        self.alerts: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self.status = 204
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                receiver.alerts.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(receiver.status)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Silent."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook?secret=hunter2"
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    thread = Thread(target=made.server.serve_forever)
-    thread.start()
-    yield made
-    made.server.shutdown()
-    thread.join()
-    made.server.server_close()
 
 
 def test_one_alert_for_each_refused_and_unresolved_cancel_and_each_lock_out(

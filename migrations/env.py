@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from alembic import context
 from sqlalchemy import Connection, Engine, text
 
 from models import Base
+from worker.gaps import Gap, reached
 
 # Any fixed number; every runner on one PostgreSQL database queues at it (SQLite queues at BEGIN IMMEDIATE).
 ADVISORY_LOCK = 0x63616E63656C71
@@ -37,9 +39,17 @@ def _online() -> None:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
         context.configure(
-            connection=connection, target_metadata=Base.metadata, transactional_ddl=True, render_as_batch=True
+            connection=connection,
+            target_metadata=Base.metadata,
+            transactional_ddl=True,
+            render_as_batch=True,
+            on_version_apply=_step_done,
         )
         context.run_migrations()
+
+
+def _step_done(*_: Any, **_what: Any) -> None:
+    reached(Gap.SCHEMA_STEP_DONE)
 
 
 def _offline() -> None:

@@ -255,6 +255,17 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
             yield url
 
 
+def empty_database_beside(url: str) -> str:
+    """One more database of the same kind and place, without any tables; it is gone with the place."""
+    name = f"t{uuid.uuid4().hex}"
+    if url.startswith("sqlite"):
+        return f"{url}.{name}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0".encode())
+    base, _, options = url.partition("?")
+    return f"{base.rpartition('/')[0]}/{name}?{options}"
+
+
 @pytest.fixture
 def audit_engine(database_url: str) -> Iterator[Engine]:
     engine = open_engine(database_url)

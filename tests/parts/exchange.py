@@ -59,6 +59,11 @@ class Exchange:
     def reset(self) -> None:
         self._post("/sim/reset", {})
 
+    def empty(self) -> None:
+        """As it was when it started, and without waiting."""
+        self.reset()
+        self.defaults(**QUICK)
+
     def truth(self) -> dict[int, dict[str, Any]]:
         """By order id: what the order is at this very moment, how often it was POSTed, and so on."""
         return {row["id"]: row for row in self._lines("/sim/truth")}
@@ -154,6 +159,5 @@ def exchange_stage() -> Iterator[Callable[[], Exchange]]:
 def exchange(exchange_stage: Callable[[], Exchange]) -> Exchange:
     """An empty exchange without lag, latency or faults: an order is Canceled as soon as it is POSTed."""
     found = exchange_stage()
-    found.reset()
-    found.defaults(**QUICK)
+    found.empty()
     return found

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from sqlalchemy import select, text
 
 from models import Base
 from tests.parts.exchange import TOKEN, Exchange, eventually
+from tests.parts.understudy import Doom, Understudy
 from worker import CancelQueue
 from worker.audit.engine import open_engine, reading
 from worker.audit.schema import migrate
@@ -32,8 +33,25 @@ QUICK = {"CANCELQ_RETRY_BUDGET": "20", "CANCELQ_CONFIRM_BUDGET": "10"}
 class Worker:
     """One `cancelq worker` process."""
 
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[bytes] | Understudy"
     log: Path
+
+    def when_ready(self) -> Self:
+        eventually(
+            lambda: READY in self.said() or self.process.poll() is not None,
+            seconds=30,
+            what="a ready worker",
+        )
+        assert self.process.poll() is None, self.said()
+        return self
+
+    def meet(self, doom: Doom, *, bound: float = 30) -> None:
+        """Wait until it has killed itself there."""
+        try:
+            code = self.process.wait(bound)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{doom.gap} was not reached: {self.said()}") from None
+        assert (code, doom.mark in self.said()) == (-signal.SIGKILL, True), self.said()
 
     def kill(self) -> None:
         """SIGKILL: no goodbye."""
@@ -81,7 +99,7 @@ class Fleet:
 
     def start(self, *, wait: bool = True, **settings: str) -> Worker:
         """One more worker process, ready to be rung unless `wait` is off."""
-        log = self.folder / f"worker-{len(self.workers)}.log"
+        log = self._log()
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "worker", "worker", "--die-with-parent"],
@@ -90,15 +108,24 @@ class Fleet:
                 stdout=out,
                 stderr=out,
             )
-        worker = Worker(process, log)
+        worker = self._joined(Worker(process, log))
+        return worker.when_ready() if wait else worker
+
+    def fork(self, *arguments: str, doom: Doom | None = None, **settings: str) -> Worker:
+        """A `cancelq worker` (or ARGUMENTS), forked and thus there sooner; with a doom it dies at a gap."""
+        log = self._log()
+        what = arguments or ("worker",)
+        return self._joined(Worker(Understudy(what, self.environment(**settings), log, doom), log))
+
+    def die_at(self, doom: Doom, *arguments: str, **settings: str) -> None:
+        """Let a process run until it kills itself at the gap."""
+        self.fork(*arguments, doom=doom, **settings).meet(doom)
+
+    def _log(self) -> Path:
+        return self.folder / f"worker-{len(self.workers)}.log"
+
+    def _joined(self, worker: Worker) -> Worker:
         self.workers.append(worker)
-        if wait:
-            eventually(
-                lambda: READY in worker.said() or process.poll() is not None,
-                seconds=30,
-                what="a ready worker",
-            )
-            assert process.poll() is None, worker.said()
         return worker
 
     def run(self, *arguments: str, bound: float = 30, **settings: str) -> "subprocess.CompletedProcess[str]":

@@ -14,6 +14,7 @@ def assert_nothing_lost(fleet: Fleet, count: int, *, seconds: float = 60) -> Non
     attempts = fleet.view("audit_attempts")
     truth = fleet.exchange.truth()
     assert compare(truth.values(), fleet.view("audit_jobs"), attempts) == []
+    assert [row for row in attempts if row["transport"] is None or row["verdict"] is None] == []
     assert max(row["max_in_flight"] for row in truth.values()) == 1
     assert fleet.fault_of_audit() is None
     starts: dict[int, list[int]] = defaultdict(list)

@@ -11,6 +11,7 @@ import click
 import pytest
 
 from worker.cli import COMMANDS, main
+from worker.gaps import Gap
 from worker.job import State, Step
 from worker.policy import Again, Memory
 from worker.reasons import TABLE
@@ -79,6 +80,11 @@ def test_the_readme_shows_the_same_diagram_as_the_walk_through() -> None:
 def test_the_table_of_steps_names_each_step_once() -> None:
     steps = [row[0].strip("`") for row in rows(DOCS / "life-of-a-cancel.md", "## States and steps")]
     assert steps == list(Step)
+
+
+def test_the_table_of_gaps_names_each_gap_once() -> None:
+    cells = [row[1] for row in rows(DOCS / "life-of-a-cancel.md", "## Every gap, tried")]
+    assert [gap for cell in cells for gap in re.findall(r"`([^`]+)`", cell)] == list(Gap)
 
 
 # ------------------------------------------------------------------------------------------------- paths

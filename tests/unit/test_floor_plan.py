@@ -18,7 +18,7 @@ FLOORS: list[set[str]] = [
     {"policy"},
     {"verdict"},
     {"reasons", "reply", "settings", "job"},
-    {"clock", "errors"},
+    {"clock", "errors", "gaps"},
 ]
 ROOMS = {
     "redis": {"worker/ledger"},

@@ -17,6 +17,8 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from kombu.transport.virtual import Empty
 
+from worker.gaps import Gap, reached
+
 log = structlog.get_logger()
 BELL = "cancelq.bell"
 # Bells only start a shift or find one running, so a few threads serve any number of them.
@@ -53,6 +55,7 @@ class GuardedChannel(kombu_redis.Channel):
             found = self._pop(options)
             if not found:
                 raise Empty
+            reached(Gap.BELL_TAKEN)
             queue = found[0].decode().rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(queue)
             if not is_bell(found[1]):

@@ -20,6 +20,7 @@ from worker.errors import ConfigError, LedgerUnavailable
 from worker.exchange.client import Exchange
 from worker.exchange.line import Timeouts
 from worker.exchange.webhook import Webhook
+from worker.gaps import Gap, reached
 from worker.ledger.client import Ledger, Post
 from worker.policy import policy_from
 from worker.settings import Settings
@@ -69,6 +70,7 @@ class WorkerProcess:
                 crew.post
             )  # last: a worker that can't start must not make the ledger its own
             opened.callback(self._sign_off, crew.post)
+            reached(Gap.SIGNED_ON)
             self._start_threads(crew, opened)
             self._opened = opened.pop_all()
         self._started = True

@@ -14,6 +14,7 @@ from worker.audit.chain import Head
 from worker.audit.engine import reason
 from worker.audit.shapes import Entry
 from worker.audit.transaction import Plan, Transaction, Written
+from worker.gaps import Gap, reached
 
 UNIQUE_VIOLATION = "23505"  # SQLSTATE
 # How SQLite says it: its own words, and our trigger's.
@@ -105,6 +106,7 @@ class Committer:
         """The chain moves on only when the database has answered."""
         written = plan.written if plan is not None else doubt
         assert written is not None  # noqa: S101
+        reached(Gap.BATCH_DUE)
         try:
             if plan is not None and self._commits_itself:
                 self._transaction.insert(self._on_line(), plan)
@@ -114,6 +116,7 @@ class Committer:
         except Exception as error:  # whatever it is: the database may have heard us
             self.disconnect()
             raise InDoubtError(written, error) from error
+        reached(Gap.BATCH_ON_DISK)
         self._head = self.committed = written.head
         return Settled(written, earlier=plan is None)
 

@@ -11,6 +11,7 @@ import click
 from worker.cli.moments import Moment
 from worker.cli.reach import named, reached_audit, reached_ledger, show_live, who
 from worker.errors import ConfigError, Refused
+from worker.gaps import Gap, reached
 from worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -147,7 +148,9 @@ def _redriven(
     letter = write_letter(wish)
     if letter.fault is not None:
         raise ConfigError(letter.fault)
-    return {"redriveOf": job_id} | ledger.redrive(letter, JobId(job_id)).to_dict()
+    receipt = ledger.redrive(letter, JobId(job_id))
+    reached(Gap.REDRIVEN)
+    return {"redriveOf": job_id} | receipt.to_dict()
 
 
 def _why_not(job: "EndedJob | None") -> str | None:
@@ -193,6 +196,7 @@ def _record(settings: Settings, engine: "Engine", fact: "Fact") -> None:
     writer.start()
     try:
         writer.commit([fact], timeout=COMMIT_BOUND)
+        reached(Gap.FINDING_ON_DISK)
         head = writer.head()
     finally:
         writer.stop()

@@ -9,6 +9,7 @@ import click
 
 from worker.cli.reach import LEDGER_PATIENCE, reached_audit
 from worker.errors import LedgerUnavailable
+from worker.gaps import Gap, reached
 from worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def migrate() -> None:
 
     settings = load_settings()
     revision = upgrade(audit_url(settings))
+    reached(Gap.SCHEMA_ON_DISK)
     click.echo(f"the audit's schema is at {revision}", err=True)
     if settings.redis_url is not None:  # the embedded one is made ready by whoever starts it
         with Ledger(

@@ -10,6 +10,7 @@ from requests import PreparedRequest
 
 from worker.clock import utc_now
 from worker.exchange.wire import HERE, GuardedAdapter, Watchdog, Wire
+from worker.gaps import Gap, reached
 from worker.reply import Answered, NotSent, Reply, Unanswered
 
 KEPT_HEADERS = frozenset({"content-type", "content-encoding", "retry-after", "location", "date"})
@@ -51,6 +52,7 @@ class Line:
     def _exchange_bytes(self, request: PreparedRequest, wire: Wire, cap: int) -> Reply:
         timeout = (self._timeouts.connect.total_seconds(), self._timeouts.read.total_seconds())
         response = self._adapter.send(request, stream=True, timeout=timeout)
+        reached(Gap.ANSWER_HALF_READ)
         body = _read_body(response.raw, cap + 1)
         if wire.is_cut and _ends_with_connection(response.headers):
             raise TimeoutError("the wire bound passed before the answer's end")

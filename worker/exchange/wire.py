@@ -19,6 +19,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NameResolutionError, NewConnectionError
 
 from worker.clock import monotonic, utc_now
+from worker.gaps import Gap, reached
 
 # How often the watchdog looks; a bound may be overrun by this much.
 WATCH_EVERY = timedelta(milliseconds=50)
@@ -229,8 +230,14 @@ class GuardedMixin:
             self.connect()
         if wire is not None:
             wire.on(self)
+            if wire.started:
+                reached(Gap.REQUEST_HALF_SENT)
             wire.clear_to_write()
         super().send(data)  # type: ignore[misc]
+
+    def getresponse(self) -> Any:
+        reached(Gap.REQUEST_SENT)
+        return super().getresponse()  # type: ignore[misc]
 
     def close(self) -> None:
         """Also called by http.client before the body of an answer with `Connection: close` is read."""

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from worker.clock import monotonic
 from worker.errors import LedgerUnavailable, MaybeStored, NotStored
+from worker.gaps import Gap, reached
 from worker.ledger.connection import address, is_error_reply, lacks_functions, open_pool
 from worker.ledger.encoding import prefix
 from worker.ledger.receipt import Fate, Letter, Receipt, Wish, new_request_id, write_letter
@@ -139,6 +140,7 @@ class CancelQueue:
         except RedisError as error:
             # A single command that was cut off in the middle cannot run; of several the first ones may.
             return [self._trouble(error, maybe=len(calls) > 1)] * len(calls)
+        reached(Gap.ENQUEUE_SENT)
         answers: list[str | Trouble] = []
         for _ in calls:
             try:

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import structlog
 
+from worker.gaps import Gap, reached
 from worker.settings import names_live
 from worker.work.crew import Crew
 
@@ -26,10 +27,12 @@ def deliver(crew: Crew, *, ending: Callable[[], bool]) -> None:
         alert = crew.ledger.next_alert(AGAIN_AFTER)
         if alert is None:
             return
+        reached(Gap.ALERT_TAKEN)
         trouble = crew.webhook.post(_body(crew, alert))
         if trouble is not None:
             log.warning("alert.not_delivered", error=trouble)
             return
+        reached(Gap.ALERT_SENT)
         crew.ledger.alerted(alert)
 
 

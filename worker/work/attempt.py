@@ -27,6 +27,7 @@ from worker.audit.writer import Stored
 from worker.clock import to_micros, utc_now
 from worker.errors import AuditUnavailable, LeaseLapsed
 from worker.exchange.client import cancel_body
+from worker.gaps import Gap, reached
 from worker.job import ClaimId, Job, Step
 from worker.policy import Again, Decision, after_reply, is_transient
 from worker.reply import NotSent, Reply
@@ -99,9 +100,11 @@ class Attempts:
         pursuit.sent = True
         permit = crew.hand.permit(job, pursuit.claim, clock=crew.clock)
         reply = crew.exchange.cancel(pursuit.body, permit, partial(crew.hand.holds, job.id, pursuit.claim))
+        reached(Gap.ANSWERED)
         row = reply_fact(job.id, job.attempts, reply, recorded_at=utc_now())
         if self._until_on_disk(crew.audit.commit, [row], timeout=COMMIT_BOUND) != [Stored.NEW]:
             self._record_late(job, reply)
+        reached(Gap.REPLY_ON_DISK)
         job = _noting_first_byte(job, reply)
         verdict = classify(reply, crew.policy.transient)
         decision = after_reply(job, verdict, crew.policy, crew.clock.now())
@@ -115,12 +118,14 @@ class Attempts:
         job = replace(pursuit.job, attempts=pursuit.job.attempts + 1)
         started, pursuit.started = pursuit.started, None
         if started is None:
+            reached(Gap.RETRY_IN_HAND)
             pursuit.body = cancel_body(job)
             started = self.submit_start(job, pursuit.body, pursuit.unwritten)
             pursuit.unwritten = []
         stored = started.result(timeout=COMMIT_BOUND.total_seconds())[-1]
         if stored is not Stored.NEW:
             raise Overtaken(stored)
+        reached(Gap.START_ON_DISK)
         return job
 
     def submit_start(self, job: Job, body: bytes, before: list[Fact]) -> Future[list[Stored]]:
@@ -134,10 +139,12 @@ class Attempts:
             policy_version=crew.policy.version,
             body=body.decode(),
         )
+        reached(Gap.START_DUE)
         return crew.audit.submit([*before, *([job_fact(job)] if job.attempts == 1 else []), start])
 
     def _record_late(self, job: Job, reply: Reply) -> None:
         """Another holder has written this attempt off meanwhile; what came back is kept as testimony."""
+        reached(Gap.LATE_REPLY_DUE)
         command_id = classify(reply, self._crew.policy.transient).command_id
         row = late_reply_fact(job.id, job.attempts, reply, command_id=command_id, recorded_at=utc_now())
         self._until_on_disk(self._crew.audit.commit, [row], timeout=COMMIT_BOUND)

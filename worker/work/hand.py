@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from worker.clock import EPOCH, monotonic, utc_now
 from worker.errors import LeaseLapsed
+from worker.gaps import Gap, reached
 from worker.job import ClaimId, Job, JobId
 
 # A write that starts this close to the lease's end could reach the wire after it: the margin of the
@@ -101,6 +102,7 @@ class Hand:
             deadline = job.request.deadline
             if deadline is not None and clock.now() >= deadline:
                 raise LeaseLapsed("the deadline passed before the first byte")
+            reached(Gap.PERMITTED)
 
         return check
 

@@ -9,6 +9,7 @@ from typing import Any
 from worker.audit.facts import Fact, Seen, read_fact
 from worker.exchange.apart import read_apart
 from worker.exchange.client import READ_BATCH, OrdersRead, ReportsRead
+from worker.gaps import Gap, reached
 from worker.job import Job
 from worker.policy import Decision, End, after_read
 from worker.reasons import Meaning
@@ -52,6 +53,7 @@ def _prove_batch(crew: Crew, batch: Sequence[tuple[Job, list[Fact]]]) -> list[Pr
     """One read for all orders, one for all reports that are wanted, one for the fills of all that end."""
     asked_at = crew.clock.now()
     reads = read_apart(crew.exchange.orders, [job.request.order_id for job, _ in batch])
+    reached(Gap.ORDER_READ)
     looks = [_look(crew, job, facts, reads[job.request.order_id], asked_at=asked_at) for job, facts in batch]
     return _with_fills(crew, [(look, _decided(crew, look)) for look in _with_reports(crew, looks)])
 
@@ -104,6 +106,7 @@ def _with_reports(crew: Crew, looks: Sequence[Look]) -> list[Look]:
     if not asked:
         return list(looks)
     read = crew.exchange.command_reports(asked)
+    reached(Gap.REPORTS_READ)
     return [_with_report(crew, look, read) if _wants_reports(look) else look for look in looks]
 
 
@@ -160,6 +163,8 @@ def _with_fills(crew: Crew, decided: Sequence[tuple[Look, Decision]]) -> list[Pr
         look.job.request.order_id for look, decision in decided if look.found and isinstance(decision, End)
     ]
     filled = crew.exchange.fills(ended) if ended else {}
+    if ended:
+        reached(Gap.FILLS_READ)
     return [_proven(look, decision, filled.get(look.job.request.order_id)) for look, decision in decided]
 
 

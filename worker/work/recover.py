@@ -6,6 +6,7 @@ from dataclasses import replace
 from worker.audit.facts import Fact, reply_fact, verdict_fact
 from worker.audit.queries import AttemptRow, Story, story
 from worker.clock import to_micros, utc_now
+from worker.gaps import Gap, reached
 from worker.job import Evidence, Job, Memory, Outcome
 from worker.policy import Decision, End, after_reply
 from worker.reply import NotSent, Reply, Unanswered
@@ -19,6 +20,8 @@ def recover(crew: Crew, jobs: Sequence[Job]) -> list[Recovered]:
     """Each job with what SQL knows folded in; a decision where SQL knows the end already."""
     lapsed = [job.id for job in jobs if job.lapsed]
     stories = story(crew.engine, lapsed) if lapsed else {}
+    if stories:
+        reached(Gap.STORY_READ)
     return [_fold(crew, job, stories.get(job.id)) for job in jobs]
 
 

@@ -14,6 +14,7 @@ from worker.audit.facts import Fact, job_fact, outcome_fact, request_fact
 from worker.audit.writer import AuditWriter
 from worker.clock import utc_now
 from worker.errors import CancelqError, LedgerUnavailable
+from worker.gaps import Gap, reached
 from worker.job import ClaimId, Job, JobId, Joiner, Outcome
 from worker.ledger.client import Closing, Settlement
 from worker.policy import Again, Decision, End
@@ -105,7 +106,9 @@ class Settler:
             self._crew.hand.drop((d.job.id, d.claim) for d in batch)
 
     def _settle(self, batch: list[Decided]) -> None:
+        reached(Gap.DECIDED)
         batch = committed(self._crew.audit, [(d, d.facts) for d in batch])
+        reached(Gap.VERDICT_ON_DISK)
         self._come_back([d for d in batch if isinstance(d.decision, Again)])
         self._end([(d, d.decision) for d in batch if isinstance(d.decision, End)])
 
@@ -113,11 +116,13 @@ class Settler:
         for decided in batch:
             if isinstance(decided.decision, Again) and decided.decision.lock_out is not None:
                 self._ledger_calls(self._crew.ledger.lock_out, decided.decision.lock_out)
+                reached(Gap.LOCK_OUT_SET)
                 log.error("exchange.locked_out", span=str(decided.decision.lock_out), job=decided.job.id)
         settlements = [_settlement(d, d.decision) for d in batch if isinstance(d.decision, Again)]
         if not settlements:
             return
         done = self._ledger_calls(self._crew.ledger.settle, settlements)
+        reached(Gap.SETTLED)
         for settlement, held in zip(settlements, done, strict=True):
             if held:
                 self._wake_at(settlement.delay)
@@ -129,6 +134,7 @@ class Settler:
         if not batch:
             return
         joiners = self._ledger_calls(self._crew.ledger.close, [_closing(d, end) for d, end in batch])
+        reached(Gap.CLOSED)
         finished_at = utc_now()
         work = [
             ((d, end), _outcome_facts(d, end, who, finished_at))
@@ -136,9 +142,11 @@ class Settler:
             if who is not None
         ]
         ended = committed(self._crew.audit, work)
+        reached(Gap.OUTCOME_ON_DISK)
         finishing = [_finishing(d, end, finished_at) for d, end in ended]
         if finishing:
             self._ledger_calls(self._crew.ledger.finish, finishing)
+            reached(Gap.FINISHED)
         for d, end in ended:
             log.info(
                 "job.finished",

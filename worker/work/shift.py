@@ -13,6 +13,7 @@ from uuid_utils import uuid7
 from worker.clock import utc_now
 from worker.errors import AuditUnavailable, CancelqError, FactRejected, LedgerUnavailable
 from worker.exchange.client import READ_BATCH, cancel_body
+from worker.gaps import Gap, reached
 from worker.job import ClaimId, Job, Step
 from worker.ledger.client import Claimed
 from worker.policy import Again, held_up, instead_of_post, may_post, resumed
@@ -110,6 +111,7 @@ class Shift:
         self.stopping = True
         with self._working:
             self._senders.stop()
+        reached(Gap.SENDERS_ENDED)
 
     def _until_nothing_is_due(self) -> None:
         due_left = True
@@ -123,6 +125,7 @@ class Shift:
         crew = self._crew
         claim = ClaimId(uuid7().hex)
         claimed = crew.ledger.claim(claim, crew.name, lease=crew.lease, jobs=free, confirms=READ_BATCH)
+        reached(Gap.CLAIMED)
         crew.clock.observe(claimed.now, claimed.asked_at)
         crew.hand.paused = claimed.paused
         crew.hand.take(claimed.jobs, claim, claimed.asked_at)

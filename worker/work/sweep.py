@@ -9,6 +9,7 @@ import structlog
 from worker.audit.facts import action_fact, job_fact, request_fact
 from worker.clock import monotonic
 from worker.errors import ConfigError, LedgerUnavailable
+from worker.gaps import Gap, reached
 from worker.ledger.client import Swept
 from worker.work.alerts import deliver
 from worker.work.crew import Crew
@@ -71,18 +72,21 @@ class Upkeep:
         if named:
             asked_at = monotonic()
             lost = crew.ledger.renew(crew.lease, named)
+            reached(Gap.RENEWED)
             crew.hand.renewed(named, lost, asked_at)
 
     def witness(self) -> None:
         """The ledger keeps each chain's head, so that a cut tail of the audit can be seen."""
         head = self._crew.audit.head()
         if head != self._witnessed and head[0] > 0:
+            reached(Gap.WITNESS_DUE)
             self._crew.ledger.witness(self._crew.writer, *head)
             self._witnessed = head
 
     def sweep(self) -> None:
         asked_at = monotonic()
         swept = self._crew.ledger.sweep(SWEEP_INTERVAL)
+        reached(Gap.SWEPT)
         self._crew.clock.observe(swept.now, asked_at)
         self._crew.hand.paused = swept.paused
         if swept.drained and not self._drained:
@@ -114,6 +118,7 @@ class Upkeep:
         ]
         recorded = committed(crew.audit, actions)
         if recorded:
+            reached(Gap.ACTION_ON_DISK)
             crew.ledger.actions_recorded(recorded)
 
     def _register_some(self) -> int:
@@ -123,8 +128,11 @@ class Upkeep:
             ((job.id, len(joiners)), [job_fact(job), *(request_fact(job.id, joiner) for joiner in joiners)])
             for job, joiners in found
         ]
+        if work:
+            reached(Gap.UNREGISTERED_READ)
         written = committed(crew.audit, work)
         if written:
+            reached(Gap.REGISTERED_ON_DISK)
             crew.ledger.registered(written)
         return len(written)
 

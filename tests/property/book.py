@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from tests.property.strands import Luck, Stage, judging
+from tests.property.strands import Luck, Stage, Strand, judging
 from worker.errors import LeaseLapsed
-from worker.exchange.client import OrdersRead
+from worker.exchange.accounts import Accounts
+from worker.exchange.client import OrdersRead, ReportsRead
 from worker.job import OrderId
 from worker.reply import Answered, NotSent, Reply, Unanswered
 
@@ -53,10 +54,12 @@ FATES: dict[str, Fate] = {
     "taken, acts later": _taken(Effect.LATER),
     "taken, then denied by a report": _taken(Effect.REJECTED, rejectReason="TradingLocked"),
     "taken, then too late by a report": _taken(Effect.REJECTED, rejectReason="TooLate"),
+    "taken, then shut out by a report": _taken(Effect.REJECTED, rejectReason="SessionClosed"),
     "taken with a reason": _taken(Effect.NOW, failureReason="UnknownReason"),
     "busy": _reason("AnotherCommandPending"),
     "risk check": _reason("RiskCheckTimeout"),
     "route down": _reason("ExecutionProviderUnavailable"),
+    "session closed": _reason("SessionClosed"),
     "too late": _reason("TooLate"),
     "denied": _reason("TradingLocked"),
     "nothing said, done": Fate(Effect.NOW, 200, {}),
@@ -106,10 +109,12 @@ class Post:
     sender: str
     arrived_at: datetime
     held: Callable[[], bool]
+    strand: Strand
     fate: str
     attempt: int = 0
+    command: int | None = None  # what its answer carries
     reply: Reply | None = None
-    cut_off: bool = False  # its sender died
+    cut_off: bool = False  # its sender died before it had done with the answer
 
     @property
     def in_flight(self) -> bool:
@@ -170,7 +175,10 @@ class Book:
             self.commands.append(command)
         if fate.effect is Effect.NOW and command in self.actable():
             self.act(command)
-        return fate.status, said | ({"commandId": command.id} if fate.carries_command else {})
+        if fate.carries_command:
+            post.command = command.id
+            said["commandId"] = command.id
+        return fate.status, said
 
 
 class ModelExchange:
@@ -180,6 +188,7 @@ class ModelExchange:
         self._book = book
         self._stage = stage
         self._sender = sender
+        self.accounts = Accounts(list)  # orders say nothing of their account
 
     def cancel(self, body: bytes, permit: Callable[[], None], held: Callable[[], bool]) -> Reply:
         fate = self._stage.stand("post")
@@ -196,6 +205,7 @@ class ModelExchange:
             sender=self._sender,
             arrived_at=self._book.clock(),
             held=held,
+            strand=self._stage.running,
             fate=fate if fate in FATES else "taken",
         )
         with judging():
@@ -211,22 +221,25 @@ class ModelExchange:
             return OrdersRead(reply=self._nothing(), found={}, conclusive=False)
         shown = {i: self._shown(i, now - LAGS.get(Luck(luck), timedelta(0))) for i in ids}
         self._book.reads.extend((now, order, status) for order, status in shown.items())
-        found = {i: {"id": i, "ordStatus": status} for i, status in shown.items() if status is not None}
-        return OrdersRead(reply=self._answered(200, list(found.values())), found=found, conclusive=True)
+        rows = {i: {"id": i, "ordStatus": status} for i, status in shown.items() if status is not None}
+        reply = self._answered(200, list(rows.values()))
+        return OrdersRead(reply=reply, found={order: [row] for order, row in rows.items()}, conclusive=True)
 
-    def command_reports(self, command_id: int) -> tuple[Reply, list[Mapping[str, Any]]]:
+    def command_reports(self, ids: Sequence[int]) -> ReportsRead:
         if self._stage.stand("reports") != Luck.GOOD:
-            return self._nothing(), []
-        reports = [
-            {"commandId": c.id, "commandStatus": "ExecutionRejected", "rejectReason": c.rejected}
+            return ReportsRead(reply=self._nothing(), found={})
+        found = {
+            c.id: [{"commandId": c.id, "commandStatus": "ExecutionRejected", "rejectReason": c.rejected}]
             for c in self._book.commands
-            if c.id == command_id and c.rejected
-        ]
-        return self._answered(200, reports), reports
+            if c.id in ids and c.rejected
+        }
+        return ReportsRead(
+            reply=self._answered(200, [row for rows in found.values() for row in rows]), found=found
+        )
 
-    def fills(self, ids: Sequence[OrderId]) -> Mapping[OrderId, int] | None:
+    def fills(self, ids: Sequence[OrderId]) -> Mapping[OrderId, int]:
         if self._stage.stand("fills") != Luck.GOOD:
-            return None
+            return {}
         return {i: int(self._book.status(i) == "Filled") for i in ids}
 
     def _shown(self, order: int, moment: datetime) -> str | None:

@@ -89,7 +89,7 @@ class SteppedLedger:
             case "finish":
                 truth.told_finished(given[0], answer)
             case "sweep":
-                truth.told_lapsed()
+                truth.told_swept(answer)
             case "lock_out":
                 truth.locked_until = answer
 
@@ -179,9 +179,9 @@ class Process:
         self._start()
 
     def stop(self) -> None:
-        self.scene.stage.kill(self.name)
         for post in self.scene.book.posts:
-            post.cut_off = post.cut_off or post.sender == self.holder
+            post.cut_off = post.cut_off or (post.sender == self.holder and post.strand.place is not None)
+        self.scene.stage.kill(self.name)
         self._writer.stop()
 
     # --- what may begin

@@ -115,9 +115,13 @@ class Stage:
         self._strands = [strand for strand in self._strands if strand.place is not None]
         return [s for s in self._strands if owner in {None, s.owner} and s.name.startswith(name)]
 
+    @property
+    def running(self) -> Strand:
+        assert self._running is not None, "an effect was reached outside of any strand"
+        return self._running
+
     def stand(self, place: str) -> str:
-        assert self._running is not None, f"{place} was reached outside of any strand"
-        return self._running.stand(place)
+        return self.running.stand(place)
 
     def kill(self, owner: str | None = None) -> None:
         for strand in self.strands(owner):

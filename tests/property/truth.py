@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from tests.parts.ledger import Door
+from tests.parts.ledger import PLACES, Door
 from tests.property.book import ENDS, Book, Post
 from worker.audit.facts import Fact
 from worker.audit.writer import Stored
 from worker.clock import to_micros
 from worker.job import ClaimId, Evidence, JobId, Joiner, Outcome, Step
-from worker.ledger.client import Claimed, Closing, Settlement
-from worker.policy import PERMISSION_AGE, UNREAD_REPOSTS, Policy
+from worker.ledger.client import Claimed, Closing, Settlement, Swept
+from worker.policy import Policy
 from worker.reasons import Meaning
 from worker.reply import Answered
 from worker.verdict import classify
@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 BEGIN = datetime(2026, 11, 24, tzinfo=UTC)
 CLOCK_KEY = "machine:clock"
-TAKES_MICROSECOND = timedelta(microseconds=1)
+# The contract's own numbers, not the program's: how many POSTs a transient reply may be followed by without a read, and
+# how long after the last answer a read must be taken to permit one.
+UNREAD_REPOSTS = 3
+PERMISSION_AGE = timedelta(seconds=1)
+A_MICROSECOND = timedelta(microseconds=1)
 
 
 class Clock:
@@ -33,7 +37,7 @@ class Clock:
         self._redis = redis
         self.listeners: list[Callable[[timedelta], None]] = []
         self._now = BEGIN
-        self.pass_by(TAKES_MICROSECOND)
+        self.pass_by(A_MICROSECOND)
 
     def now(self) -> datetime:
         return self._now
@@ -73,6 +77,7 @@ class Truth:
     open: dict[int, str] = field(default_factory=dict)  # order → the job that works on it
     requests: dict[str, tuple[int, str]] = field(default_factory=dict)  # request id → order, job
     claims: dict[str, tuple[str, str]] = field(default_factory=dict)  # job → claim, holder
+    finished: dict[str, str] = field(default_factory=dict)  # job → the claim under which it was
     paused: bool = False
     draining: bool = False
     locked_until: datetime = BEGIN
@@ -147,24 +152,26 @@ class Truth:
         self, items: Sequence[tuple[JobId, ClaimId, Outcome, str, datetime]], answers: Sequence[bool]
     ) -> None:
         for (job, claim, outcome, _, _), done in zip(items, answers, strict=True):
-            assert done or not self._is_held(job, claim), f"{job} was not finished under {claim}"
+            right = self._is_held(job, claim) or self.finished.get(job) == claim
+            assert done == right, f"{job} was finished under {claim}: {done}"
             if done:
                 end = self.jobs[job].end
                 assert end is not None, f"{job} is done and no outcome is on disk"
                 assert end[0] == outcome, f"{job} is done as {outcome}, on disk as {end}"
                 self.claims.pop(job, None)
+                self.finished[job] = claim
 
     def _is_held(self, job: str, claim: str) -> bool:
         return self.claims.get(job, ("", ""))[0] == claim
 
-    def told_lapsed(self) -> None:
-        """After a sweep: what the ledger took from its holders."""
+    def told_swept(self, swept: Swept) -> None:
+        """What the ledger took from its holders."""
         now = str(to_micros(self.clock.now()))
         for job_id in list(self.claims):
             if "claim" not in self.door.job(job_id):
                 del self.claims[job_id]
         late = self.door.redis.zrangebyscore(self.door.key("leases"), "-inf", now)
-        assert not late, f"a sweep left lapsed leases: {late}"
+        assert not (swept.ran and late), f"a sweep left lapsed leases: {late}"
 
     def told_stored(self, facts: Sequence[Fact], fates: Sequence[Stored]) -> None:
         for fact, fate in zip(facts, fates, strict=True):
@@ -177,12 +184,12 @@ class Truth:
     # --- a POST, as it arrives
 
     def judge_post(self, post: Post) -> None:
-        job = self.jobs[self._job_of(post)]
+        job = self.jobs[self.job_of(post)]
         said = f"{post.sender} POSTs order {post.order} for {job.id}"
         (post.attempt,) = self.audit.execute(
             "SELECT coalesce(max(attempt), 0) FROM starts WHERE job_id = ?", (job.id,)
         ).fetchone()
-        earlier = [p for p in self.book.posts if self._job_of(p) == job.id]
+        earlier = [p for p in self.book.posts if self.job_of(p) == job.id]
         assert post.attempt > 0, f"{said} without a start row"
         assert post.attempt not in {p.attempt for p in earlier}, f"{said}: attempt {post.attempt} again"
         flying = [p for p in self.book.posts if p.order == post.order and p.in_flight]
@@ -218,7 +225,7 @@ class Truth:
         reply = post.reply
         return isinstance(reply, Answered) and classify(reply).meaning is Meaning.TRANSIENT
 
-    def _job_of(self, post: Post) -> str:
+    def job_of(self, post: Post) -> str:
         return self.requests[post.request_id][1]
 
     # --- an end, as it comes to disk
@@ -226,7 +233,7 @@ class Truth:
     def _judge_end(self, job: Wanted) -> None:
         assert job.end is not None
         outcome, evidence = job.end[0], job.end[1].split(" ")[0]
-        truth, posts = self.book.status(job.order), [p for p in self.book.posts if self._job_of(p) == job.id]
+        truth, posts = self.book.status(job.order), [p for p in self.book.posts if self.job_of(p) == job.id]
         said = f"{job.id} ended as {job.end}; order {job.order} is {truth}, POSTs: {posts}"
         match outcome:
             case Outcome.CANCELED | Outcome.FILLED:
@@ -257,7 +264,7 @@ class Truth:
                 assert late, said
                 assert not posts, said
             case Evidence.ORDER_NOT_FOUND:
-                assert posts, said
+                assert attempts, said
                 assert self.book.status(job.order) is None, said
             case Evidence.SEEN_WORKING | Evidence.UNPROVEN:
                 spent = since is not None and now >= since + self.policy.retry_budget
@@ -277,21 +284,32 @@ def _was_refusal(post: Post) -> bool:
 
 def faults_of_the_ledger(truth: Truth) -> Iterator[str]:
     """Everything in the ledger that contradicts the model."""
-    door = truth.door
-    for job_id, job in truth.jobs.items():
-        stored = door.job(job_id)
+    known = {request for (request,) in truth.audit.execute("SELECT request_id FROM audit_requests")}
+    for job, stored, places in _jobs(truth):
         if not stored:
-            yield f"{job_id} vanished"
+            yield f"{job.id} vanished"
             continue
-        yield from _misplaced(door, job_id, stored)
+        yield from _misplaced(job, stored, places)
         yield from _misremembered(truth, job, stored)
-    for order, job_id in truth.open.items():
-        points_to = door.redis.get(door.key(f"order:{order}:default"))
-        if points_to != job_id:
-            yield f"order {order} points to {points_to}, not to {job_id}"
+        if not known.issuperset(job.requests) and "unregistered" not in places:
+            yield f"{job.id}: the audit will not learn of {set(job.requests) - known}"
 
 
-def _misplaced(door: Door, job_id: str, stored: dict[str, str]) -> Iterator[str]:
+def _jobs(truth: Truth) -> Iterator[tuple[Wanted, dict[str, str], set[str]]]:
+    """Each job with its hash and the names of the sets that it is in, in one round trip."""
+    door, names = truth.door, (*PLACES, "unregistered")
+    look = door.redis.pipeline(transaction=False)
+    for job_id in truth.jobs:
+        look.hgetall(door.key(f"job:{job_id}"))
+        for name in names:
+            look.zscore(door.key(name), job_id)
+    found, width = look.execute(), 1 + len(names)
+    for number, job in enumerate(truth.jobs.values()):
+        stored, *scores = found[number * width : (number + 1) * width]
+        yield job, stored, {name for name, score in zip(names, scores, strict=True) if score is not None}
+
+
+def _misplaced(job: Wanted, stored: dict[str, str], places: set[str]) -> Iterator[str]:
     if stored["state"] == "done":
         right = set()
     elif "claim" in stored:
@@ -302,11 +320,10 @@ def _misplaced(door: Door, job_id: str, stored: dict[str, str]) -> Iterator[str]
         right = {"confirm"}
     else:
         right = {"urgent" if stored["priority"] == "urgent" else "due"}
-    places = door.places(job_id)
-    if places != right:
-        yield f"{job_id} is in {places}, not in {right}: {stored}"
+    if places - {"unregistered"} != right:
+        yield f"{job.id} is in {places}, not in {right}: {stored}"
     if "lapsed" in stored and stored["step"] == "post":
-        yield f"{job_id} lapsed and would be POSTed without a look"
+        yield f"{job.id} lapsed and would be POSTed without a look"
 
 
 def _misremembered(truth: Truth, job: Wanted, stored: dict[str, str]) -> Iterator[str]:
@@ -323,5 +340,8 @@ def _misremembered(truth: Truth, job: Wanted, stored: dict[str, str]) -> Iterato
         yield f"{job.id} is {stored['state']}, and the open job of order {job.order} is {truth.open.get(job.order)}"
     if (stored["state"] == "done") and job.end is None:
         yield f"{job.id} is done without an outcome on disk"
+    points_to = truth.door.redis.get(truth.door.key(f"order:{job.order}:default")) if is_open else job.id
+    if points_to != job.id:
+        yield f"order {job.order} points to {points_to}, not to {job.id}"
     if int(stored["joiners"]) != len(job.requests) - 1:
         yield f"{job.id} has {stored['joiners']} joiners, not {len(job.requests) - 1}"

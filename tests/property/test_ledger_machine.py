@@ -47,6 +47,7 @@ from worker.ledger.receipt import Letter
 from worker.policy import Policy
 from worker.reasons import DEFAULT_TRANSIENT
 from worker.reply import Answered
+from worker.work.sweep import SWEEP_INTERVAL
 
 LOOK_LONGER = "CANCELQ_PROPERTY_EXAMPLES"
 EXAMPLES = int(os.environ.get(LOOK_LONGER, "0"))
@@ -366,7 +367,8 @@ class LedgerMachine(RuleBasedStateMachine):
             while self._work_well(process):
                 pass
         locked = self.truth.locked_until - self.truth.clock.now()
-        self.truth.clock.pass_by(max(self._until_next_due(), locked))
+        # Never by nothing: a lease that is over since this very moment waits for the next sweep.
+        self.truth.clock.pass_by(max(self._until_next_due(), locked, SWEEP_INTERVAL))
 
     def _until_next_due(self) -> timedelta:
         now = to_micros(self.truth.clock.now())

@@ -13,7 +13,9 @@ RUN /opt/cancelq/bin/pip install --no-cache-dir --disable-pip-version-check --no
 FROM python:3.11-slim-bookworm
 COPY --from=build /opt/cancelq /opt/cancelq
 ENV PATH="/opt/cancelq/bin:$PATH"
-# A number, so that a cluster can see that it is not root; it owns no file of the image.
+# A new volume for the journal takes over its owner.
+RUN install -d -m 700 -o 10001 -g 10001 /var/lib/cancelq
+# A number, so that a cluster can see that it is not root; it owns nothing else in the image.
 USER 10001:10001
 WORKDIR /tmp
 ENTRYPOINT ["cancelq"]

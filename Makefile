@@ -4,7 +4,7 @@ BIN    := .venv/bin
 PIP     = $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test sure format lint types bench lock clean
+.PHONY: help setup run test sure format lint types browser bench soak lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -14,8 +14,8 @@ setup: .venv/.installed  ## make .venv from the hashed lock, with the cancelq co
 run: .venv/.installed  ## the main job, end to end on this machine: cancelq demo
 	$(BIN)/cancelq demo
 
-test: .venv/.installed-dev .venv/redis-7.0  ## all tests, on real Valkey, SQLite, PostgreSQL and HTTP
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+test: .venv/.installed-dev .venv/redis-7.0  ## all tests, on real Valkey, SQLite, PostgreSQL and HTTP (and in Chromium, if it is there)
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 sure: format lint types test  ## what a commit must pass
 
@@ -30,16 +30,24 @@ lint: .venv/.installed-dev  ## ruff, as CI runs it
 types: .venv/.installed-dev  ## mypy, strict
 	$(BIN)/mypy
 
-bench: .venv/.installed-dev  ## cancelq beside plain Celery and the wire alone; what stuck orders cost the others
+browser: .venv/.installed-dev  ## look at Flower's real page in Chromium, which apt brings where it is missing (as root)
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; }
+	$(BIN)/python -m pytest tests/integration/test_watched.py -k browser
+
+bench: .venv/.installed-dev .venv-peers/.installed  ## cancelq beside its peers and the wire alone; what stuck orders cost the others
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.fairness
+
+soak: .venv/.installed-dev  ## 100,000 cancels while everything is killed, on seeds and both databases
+	$(BIN)/python -m bench.soak
 
 lock: .venv/.installed-dev  ## write the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --extra build pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --extra build --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header bench/peers/requirements.in -o bench/peers/requirements.lock
 
 clean:  ## remove what make made (the embedded data in .cancelq stays)
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A Debian without python3-venv has no ensurepip: the machine's own pip then fills the empty venv from outside.
@@ -63,3 +71,9 @@ OLD_REDIS = redis-server redis-tools libjemalloc2 liblzf1 liblua5.1-0 lua-cjson 
 	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@ .venv/.installed
+
+# Other queues, for make bench alone: what they need stays away from what cancelq needs. Without them it goes on.
+.venv-peers/.installed: bench/peers/requirements.lock
+	@rm -rf .venv-peers && $(PYTHON) -m venv --without-pip .venv-peers \
+	  && $(PYTHON) -m pip --disable-pip-version-check --python .venv-peers/bin/python install --quiet --require-hashes -r $< && touch $@ \
+	  || { rm -rf .venv-peers; echo "the peers cannot be installed: the bench goes on without them" >&2; }

@@ -20,6 +20,11 @@ def defend(dialect: str, table: str, keys: Sequence[str]) -> Iterator[str]:
             f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
             "FOR EACH STATEMENT EXECUTE FUNCTION cancelq_append_only()"
         )
+        # What is defended may be added to, if roles.sql was there first.
+        yield (
+            "DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'cancelq_writer') "
+            f"THEN GRANT INSERT ON {table} TO cancelq_writer; END IF; END $$"
+        )
         return
     for verb in ("UPDATE", "DELETE"):
         yield (

@@ -1,8 +1,9 @@
-"""The audit's tables: one insert-only, past-tense fact each. Knows nothing of the worker."""
+"""The audit's tables: one insert-only, past-tense fact each, and the seals. Knows nothing of the worker."""
 
 from models.base import Base, Chained, UtcDateTime
 from models.facts import (
     Acted,
+    Conflicted,
     Ended,
     Enqueued,
     Found,
@@ -14,11 +15,13 @@ from models.facts import (
     Stamped,
     Started,
 )
+from models.seals import Sealed
 
 __all__ = [
     "Acted",
     "Base",
     "Chained",
+    "Conflicted",
     "Ended",
     "Enqueued",
     "Found",
@@ -27,6 +30,7 @@ __all__ = [
     "Looked",
     "Replied",
     "RepliedLate",
+    "Sealed",
     "Stamped",
     "Started",
     "UtcDateTime",

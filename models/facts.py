@@ -61,6 +61,7 @@ class Joined(Chained, Base):
     priority: Mapped[str] = mapped_column(Text)
     deadline: Mapped[datetime | None] = mapped_column(UtcDateTime)
     requested_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    activation_time: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class Started(Chained, Base):
@@ -148,7 +149,7 @@ class Looked(Chained, Base):
     __tablename__ = "reads"
     __table_args__: tuple[SchemaItem, ...] = (
         index("job_id"),
-        one_of("kind", "order", "command_report"),
+        one_of("kind", "order", "command", "command_report"),
     )
     job_id: Mapped[str] = mapped_column(Text)
     kind: Mapped[str] = mapped_column(Text)
@@ -195,13 +196,13 @@ class Found(Chained, Base):
 
 
 class Acted(Chained, Base):
-    """An operator paused, resumed or drained the ledger."""
+    """An operator paused, resumed or drained the ledger; a mass cancel began, or came to its end."""
 
     __tablename__ = "actions"
     __table_args__: tuple[SchemaItem, ...] = (
         UniqueConstraint("action_id"),
         index("acted_at"),
-        one_of("action", "pause", "resume", "drain"),
+        one_of("action", "pause", "resume", "drain", "cancel_all", "cancel_all_end"),
     )
     action_id: Mapped[str] = mapped_column(Text)
     ledger: Mapped[str] = mapped_column(Text)
@@ -219,3 +220,16 @@ class Stamped(Chained, Base):
     name: Mapped[str] = mapped_column(Text)
     value: Mapped[str] = mapped_column(Text)
     stamped_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Conflicted(Chained, Base):
+    """A row of a host's journal whose key another row had taken when it was carried over: kept whole, in its place.
+
+    Its digest is that of the row it was, so the chain goes through it.
+    """
+
+    __tablename__ = "conflicts"
+    __table_args__: tuple[SchemaItem, ...] = (index("subject"),)
+    fact: Mapped[str] = mapped_column(Text)  # the table it was meant for
+    subject: Mapped[str] = mapped_column(Text)  # its first column: the job, as a rule
+    cells: Mapped[str] = mapped_column(Text)  # all its columns, a JSON list

@@ -6,6 +6,7 @@ pytest_plugins = [
     "tests.parts.exchange",
     "tests.parts.fleet",
     "tests.parts.receiver",
+    "tests.parts.tls",
     "tests.parts.up",
     "tests.parts.valkey",
     "tests.parts.why",

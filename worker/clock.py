@@ -41,7 +41,8 @@ def span_micros(span: timedelta) -> int:
 
 def iso(moment: datetime) -> str:
     """`2026-11-23T20:00:00.000000Z`: always UTC, always microseconds, sorts as text."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"
+    at = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return at.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"
 
 
 def monotonic() -> timedelta:

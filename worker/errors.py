@@ -6,11 +6,14 @@ CancelqError
 │   ├── NotStored          certainly not in the ledger
 │   └── MaybeStored        perhaps in the ledger; repeating with the same request id is safe
 ├── LedgerUnavailable      Redis did not answer within its bound
+├── SpoolUnusable          a producer's file did not take a request; says why
 ├── Refused                what an operator asked is not done; says why
 ├── LibraryTooNew          the ledger's functions are newer than this program
 ├── AuditUnavailable       the database did not take a commit within its bound
 ├── FactRejected           the database will never take this one fact
-└── LeaseLapsed            the right to send was lost before the first byte left
+├── LeaseLapsed            the right to send was lost before the first byte left
+├── NotRead                a list of the exchange's could not be read within its bound; says why
+└── Withheld               a login may make no call now: lock-out, penalty, or its budget is spent
 """
 
 
@@ -42,6 +45,10 @@ class LedgerUnavailable(CancelqError):
     """Redis refused, vanished or did not answer in time."""
 
 
+class SpoolUnusable(CancelqError):
+    """The file that keeps requests while Redis is away cannot be written, read or locked in time."""
+
+
 class Refused(CancelqError):
     """What an operator asked is not done, and nothing was changed."""
 
@@ -60,3 +67,11 @@ class FactRejected(CancelqError):
 
 class LeaseLapsed(CancelqError):
     """The claim ran out before the first byte was written; nothing was sent."""
+
+
+class NotRead(CancelqError):
+    """The exchange's lists could not be read, so nothing is known of what is open."""
+
+
+class Withheld(CancelqError):
+    """The login may make no call now; nothing was sent."""

@@ -1,14 +1,17 @@
 """The nouns: one wish to cancel one order, and what the ledger remembers about it. No I/O."""
 
-import json
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NewType
 
+import orjson
+
 JobId = NewType("JobId", str)
 ClaimId = NewType("ClaimId", str)
 OrderId = NewType("OrderId", int)
+# The one login of a configuration that names none, and the ledger's name of whoever serves all other accounts.
+DEFAULT_LOGIN = "default"
 
 
 class Priority(StrEnum):
@@ -96,6 +99,7 @@ class Joiner:
     priority: Priority
     deadline: datetime | None
     requested_at: datetime
+    activation_time: datetime | None = None
 
 
 class Steering(StrEnum):
@@ -106,12 +110,19 @@ class Steering(StrEnum):
     DRAIN = "drain"
 
 
+class MassStep(StrEnum):
+    """What goes on record of a mass cancel (the words are public)."""
+
+    BEGUN = "cancel_all"
+    ENDED = "cancel_all_end"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """That an operator steered the ledger: who, when, and why if it was said."""
+    """That an operator steered the ledger or asked for a mass cancel: who, when, and why if it was said."""
 
     id: str
-    kind: Steering
+    kind: Steering | MassStep
     by: str
     because: str | None
     at: datetime
@@ -124,6 +135,7 @@ class Memory:
     pursuit: str = ""  # the verdict that is being followed up, "" before the first reply
     refusal: str = ""  # the final reason, once the exchange refused
     transient_replies: int = 0  # in a row, since the last read
+    transients: int = 0  # transient replies in a row, reads in between or not: waits grow with them
     unauthorized: int = 0  # 401s so far
     command_id: int | None = None  # the latest that an answer carried
     first_sent_at: int | None = None  # µs; the first byte of the first POST
@@ -133,24 +145,34 @@ class Memory:
     proof_since: int | None = None  # µs, ledger clock; when proving began
     first_claim_at: int | None = None  # µs, ledger clock; the retry budget counts from here
     not_before: int | None = None  # µs, ledger clock; a closed session: no POST earlier
-    stood_still: int = 0  # µs of lock-out that the two times above were moved by
+    stood_still: int = 0  # µs of the login's holds that the two times above were moved by
     held_back: int = 0  # µs of pause that the second one was moved by
+    waiting_since: int | None = None  # µs, ledger clock; for an access token, which no budget counts
+    ran_dry: int = 0  # µs of waiting for the reads' budget that the first one was moved by
+    token_floor: int = 0  # no POST with an access token of an earlier revision
     armed_for: int | None = None  # µs; the activation time of the latest accepted POST
     filled_qty: int | None = None  # contracts that filled before the end, once that was read
     reads: int = 0  # reads in a row that proved nothing
     missing: int = 0  # reads in a row that did not find the order
     seen_open: bool = False  # the last conclusive read showed the order open
     ticket: str = ""  # p-ticket to send with the next POST
+    story_due: int | None = (
+        None  # µs, ledger clock; when last some rows of a holder that lost it couldn't be read
+    )
+    ticket_of: int = 0  # the attempt whose body it was given for …
+    ticket_armed: int | None = None  # … and that body's activation time, µs
+    shut_outs: int = 0  # closed sessions that POSTs met; they count as no attempts
+    unknown_since: int | None = None  # µs, ledger clock; an unanswered POST, and no read of the order since
 
     def to_json(self) -> str:
-        return json.dumps({name: getattr(self, name) for name in _REMEMBERED}, separators=(",", ":"))
+        return orjson.dumps({name: getattr(self, name) for name in _REMEMBERED}).decode()
 
     @classmethod
     def from_json(cls, text: str | None) -> "Memory":
         """Unknown keys (of a newer program) are dropped, missing ones get their default."""
         if not text:
             return cls()
-        stored: dict[str, Any] = json.loads(text)
+        stored: dict[str, Any] = orjson.loads(text)
         return cls(**{key: value for key, value in stored.items() if key in _REMEMBERED})
 
 
@@ -173,3 +195,5 @@ class Job:
     outcome: Outcome | None = None  # decided already, when step is CLOSE
     evidence: str | None = None
     memory: Memory = field(default_factory=Memory)
+    login: str = DEFAULT_LOGIN  # whose calls it makes, as the ledger knows it
+    calls: int | None = None  # POSTs that this claim may make; None: as many as it likes

@@ -23,6 +23,7 @@ class Answered:
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     truncated: bool = False  # the body was longer than the cap
+    revision: int = 0  # of the access token that it was asked with; 0: one that never changes
     sent_at: datetime
     answered_at: datetime
 
@@ -32,6 +33,7 @@ class NotSent:
     """Certainly no byte of the request left this host."""
 
     error: str
+    withheld: bool = False  # by this side: the login may make no call now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,11 @@
 """What a reply to a POST means, and what a read shows. Total and pure: reads nothing but its arguments, never raises."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, assert_never
 
@@ -16,6 +18,8 @@ MAX_TEXT = 8192  # the API's own limit for failureText
 CODES: dict[int, str] = {code: f"http:{code}" for code in (400, 401, 403, 404, 408, 423, 429)}
 COMPLAINTS = ("errorText", "violations")
 LOCKED_OUT = {423, 429}  # whatever the body says
+# No longer than the longest CANCELQ_LOCKOUT: no answer may silence a login for ever.
+LONGEST_RETRY_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +32,7 @@ class Verdict:
     text: str | None = None
     command_id: int | None = None
     ticket: str = ""
-    penalty: timedelta | None = None  # p-time
+    penalty: timedelta | None = None  # p-time, or a lock-out's Retry-After
 
 
 class Repeated(dict[str, Any]):
@@ -71,7 +75,21 @@ def _by_code(reply: Answered, body: Mapping[str, Any]) -> Verdict:
     rule = CODES.get(reply.status) or f"http:{_family(reply.status)}"
     facts = _facts(body)
     text = facts["text"] or _text(body.get("errorText")) or _excerpt(reply.body)
-    return _verdict(rule, **facts | {"text": text})
+    penalty = _retry_after(reply) if reply.status in LOCKED_OUT else None
+    return _verdict(rule, **facts | {"text": text, "penalty": penalty})
+
+
+def _retry_after(reply: Answered) -> timedelta | None:
+    """RFC 9110, 10.2.3: seconds, or a date; None where it says neither."""
+    said = reply.headers.get("retry-after", "").strip()
+    if re.fullmatch("[0-9]{1,9}", said):
+        return min(timedelta(seconds=int(said)), LONGEST_RETRY_AFTER)
+    try:
+        date = parsedate_to_datetime(said)
+        until = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+        return min(max(until - reply.answered_at, timedelta(0)), LONGEST_RETRY_AFTER)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _facts(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,13 +110,18 @@ def _penalty(body: Mapping[str, Any]) -> Verdict | None:
     ticket, command = body.get("p-ticket"), _command_id(body.get("commandId"))
     if ticket is None and not body.get("p-captcha"):
         return None
-    if body.get("p-captcha") or not isinstance(ticket, str) or len(ticket) > MAX_TEXT:
+    if body.get("p-captcha") or not _can_be_sent(ticket):
         return _verdict("body:p-captcha", text="p-captcha", command_id=command)
     wait = body.get("p-time")
     known = isinstance(wait, int | float) and not isinstance(wait, bool) and 0 <= wait <= 3600
     penalty = timedelta(seconds=wait) if known and wait is not None else timedelta(hours=1)
     text = f"p-time {wait!r}"[:200]
-    return _verdict("body:p-ticket", ticket=ticket, penalty=penalty, text=text, command_id=command)
+    return _verdict("body:p-ticket", ticket=str(ticket), penalty=penalty, text=text, command_id=command)
+
+
+def _can_be_sent(ticket: object) -> bool:
+    """Back, in JSON: a lone surrogate can't be."""
+    return isinstance(ticket, str) and len(ticket) <= MAX_TEXT and not re.search("[\ud800-\udfff]", ticket)
 
 
 def _complaint(body: Mapping[str, Any]) -> Verdict | None:
@@ -258,3 +281,5 @@ class Sight:
     late_reject: Verdict | None = None  # a reason found in the command's reports
     other_account: str | None = None  # why the order is proved to be of another account than the job's
     throttled: Verdict | None = None  # a penalty or lock-out came instead of an answer
+    command_id: int | None = None  # one of our own commands, found at the exchange
+    withheld: bool = False  # not asked: the login may make no call now

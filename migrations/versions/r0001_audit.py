@@ -38,6 +38,7 @@ KEYS = {
     "findings": ["job_id,finding_id"],
     "actions": ["action_id"],
     "stamps": ["name"],
+    "conflicts": [],
 }
 
 
@@ -53,6 +54,7 @@ def upgrade() -> None:
     _create_findings()
     _create_actions()
     _create_stamps()
+    _create_conflicts()
     dialect = op.get_context().dialect.name
     if dialect == "postgresql":
         op.execute(POSTGRESQL_FUNCTION)
@@ -130,6 +132,7 @@ def _create_requests() -> None:
         _known("priority", Text),
         _maybe("deadline", MOMENT),
         _known("requested_at", MOMENT),
+        _maybe("activation_time", MOMENT),
         checks={"priority": "priority IN ('urgent', 'normal')"},
     )
 
@@ -220,7 +223,7 @@ def _create_reads() -> None:
         _maybe("status", Text),
         _maybe("body", Text),
         _maybe("error", Text),
-        checks={"kind": "kind IN ('order', 'command_report')"},
+        checks={"kind": "kind IN ('order', 'command', 'command_report')"},
     )
     op.create_index(op.f("ix_reads_job_id"), "reads", ["job_id"])
 
@@ -262,7 +265,7 @@ def _create_actions() -> None:
         _known("acted_by", Text),
         _maybe("because", Text),
         _known("acted_at", MOMENT),
-        checks={"action": "action IN ('pause', 'resume', 'drain')"},
+        checks={"action": "action IN ('pause', 'resume', 'drain', 'cancel_all', 'cancel_all_end')"},
     )
     op.create_index(op.f("ix_actions_acted_at"), "actions", ["acted_at"])
 
@@ -275,3 +278,14 @@ def _create_stamps() -> None:
         _known("stamped_at", MOMENT),
         checks={},
     )
+
+
+def _create_conflicts() -> None:
+    _table(
+        "conflicts",
+        _known("fact", Text),
+        _known("subject", Text),
+        _known("cells", Text),
+        checks={},
+    )
+    op.create_index(op.f("ix_conflicts_subject"), "conflicts", ["subject"])

@@ -38,6 +38,8 @@ IN_SQL = (
     Gap.OUTCOME_ON_DISK,
     Gap.BATCH_DUE,
     Gap.BATCH_ON_DISK,
+    Gap.CARRIED,
+    Gap.LEFT_OPEN,
     Gap.REGISTERED_ON_DISK,
     Gap.SCHEMA_STEP_DONE,
 )

@@ -31,7 +31,7 @@ def test_a_worker_killed_under_load_loses_nothing(fleet: Fleet) -> None:
     for kill in range(1, 5):
         eventually(lambda kill=kill: len(fleet.exchange.requests()) >= 60 * kill, what="requests on the wire")
         chance.choice([w for w in victims if w.process.poll() is None]).kill()
-        victims.append(fleet.start(concurrency="16", wait=False))
+        victims.append(fleet.fork(concurrency="16"))
     assert_nothing_lost(fleet, len(orders))
 
 

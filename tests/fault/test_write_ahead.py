@@ -1,39 +1,15 @@
 """The order of the commits, held still: while the database takes no row, nothing that depends on it happens."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from sqlalchemy import create_engine, text
-
+from tests.parts.databases import database_taking_no_rows
 from tests.parts.exchange import eventually
 from tests.parts.fleet import Fleet
-
-TABLES = "jobs, requests, starts, replies, verdicts, reads, outcomes"
-
-
-@contextmanager
-def database_taking_no_rows(url: str, tables: str = TABLES) -> Iterator[None]:
-    """Hold the lock that every insert needs; readers go on. SQLite knows only the lock of all tables."""
-    engine = create_engine(
-        url.replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT"
-    )
-    sqlite = engine.dialect.name == "sqlite"
-    try:
-        with engine.connect() as connection:
-            connection.execute(text("BEGIN IMMEDIATE" if sqlite else "BEGIN"))
-            if not sqlite:
-                connection.execute(text(f"LOCK TABLE {tables} IN SHARE ROW EXCLUSIVE MODE"))
-            try:
-                yield
-            finally:
-                connection.execute(text("ROLLBACK"))
-    finally:
-        engine.dispose()
 
 
 def test_nothing_is_sent_before_its_start_row_is_on_disk(fleet: Fleet) -> None:
     fleet.exchange.add_orders(1, 2)
-    fleet.start(retry_budget="2")  # shorter than the hold: a database that is away costs a cancel nothing
+    fleet.start(
+        retry_budget="2", audit_down="hold"
+    )  # shorter than the hold: a database that is away costs a cancel nothing
     with database_taking_no_rows(fleet.database_url, "starts"), fleet.queue() as queue:
         job = queue.cancel(order_id=1).job_id
         eventually(lambda: queue.status(job_id=job)["state"] == "claimed", what="a claim")
@@ -50,7 +26,7 @@ def test_an_answer_is_neither_read_nor_settled_before_it_is_on_disk(fleet: Fleet
     """The worker dies with an answer that it could not record: to the audit the attempt is an unknown."""
     fleet.exchange.add_orders(1)
     fleet.exchange.script(1, {"delay": 1})
-    worker = fleet.start()
+    worker = fleet.start(audit_down="hold")
     queue = fleet.queue()
     job = queue.cancel(order_id=1).job_id
     fleet.exchange.wait_for_posts(1)
@@ -59,7 +35,7 @@ def test_an_answer_is_neither_read_nor_settled_before_it_is_on_disk(fleet: Fleet
         eventually(lambda: "audit.unavailable" in worker.said(), seconds=30, what="a refused commit")
         assert queue.status(job_id=job)["commandId"] is None
         worker.kill()
-    fleet.start()
+    fleet.start(audit_down="hold")
     end = fleet.ends(1)[1]
     (attempt,) = fleet.attempts(1)
     assert (end["outcome"], attempt["transport"], attempt["error"]) == (
@@ -72,7 +48,7 @@ def test_an_answer_is_neither_read_nor_settled_before_it_is_on_disk(fleet: Fleet
 def test_an_answer_that_cannot_be_recorded_is_kept_until_it_can(fleet: Fleet) -> None:
     fleet.exchange.add_orders(1)
     fleet.exchange.script(1, {"delay": 1})
-    worker = fleet.start()
+    worker = fleet.start(audit_down="hold")
     fleet.queue().cancel(order_id=1)
     fleet.exchange.wait_for_posts(1)
     with database_taking_no_rows(fleet.database_url, "replies"):
@@ -87,7 +63,7 @@ def test_an_answer_that_cannot_be_recorded_is_kept_until_it_can(fleet: Fleet) ->
 def test_a_job_is_done_in_the_ledger_only_after_its_outcome_is_on_disk(fleet: Fleet) -> None:
     fleet.exchange.add_orders(1)
     fleet.exchange.script(1, reads=[{"delay": 1}])
-    worker = fleet.start()
+    worker = fleet.start(audit_down="hold")
     queue = fleet.queue()
     job = queue.cancel(order_id=1).job_id
     eventually(lambda: queue.status(job_id=job)["state"] == "confirming", what="a confirmation")

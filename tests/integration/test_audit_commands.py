@@ -3,22 +3,23 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from subprocess import CompletedProcess
 from xml.etree import ElementTree as ET
 
 import pytest
 from sqlalchemy import Engine, text
 
-from tests.parts.cancels import a_job, a_start, a_whole_life, record
+from tests.parts import understudy
+from tests.parts.cancels import ENVIRONMENT, a_job, a_start, a_whole_life, at, record
 from worker.audit.engine import open_engine
-from worker.audit.facts import job_fact
+from worker.audit.facts import job_fact, stamp_fact
+from worker.audit.journal import Journal
 from worker.audit.shapes import SHAPES
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Run = Callable[..., CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -26,15 +27,9 @@ def cancelq(tmp_path: Path) -> Run:
     """The command line, in an empty folder, with nothing configured but what is given."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("CANCELQ_")}
 
-    def run(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "worker", *arguments],
-            cwd=tmp_path,
-            env={**plain, **{f"CANCELQ_{name}": value for name, value in settings.items()}},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def run(*arguments: str, **settings: str) -> CompletedProcess[str]:
+        given = {f"CANCELQ_{name}": value for name, value in settings.items()}
+        return understudy.cancelq(arguments, plain | given, folder=tmp_path)
 
     return run
 
@@ -59,6 +54,23 @@ def test_a_bad_row_is_named_and_the_exit_is_1(cancelq: Run, audit_engine: Engine
     assert (done.returncode, json.loads(done.stdout)["fault"]) == (1, fault)
     report = cancelq("report", DATABASE_URL=database_url)
     assert (report.returncode, "NO: starts row 2 of writer-1" in report.stdout) == (1, True)
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_broken_journal_keeps_nobody_from_the_database(
+    cancelq: Run, database_url: str, tmp_path: Path
+) -> None:
+    url = "http://127.0.0.1:1/v1"
+    path = Journal(tmp_path, "cancelq", url, lambda *_told: None).path
+    path.parent.mkdir()
+    path.write_bytes(b"no database" * 1000)
+    settings = {"DATABASE_URL": database_url, "HOME": str(tmp_path), "EXCHANGE_URL": url}
+    done = cancelq("verify", "--json", **settings)
+    said = json.loads(done.stdout)
+    assert (done.returncode, said["ok"], said["rows"]) == (0, True, 7)
+    assert "not a database" in said["journal_trouble"]
+    report = cancelq("report", "--json", **settings)
+    assert (report.returncode, "not a database" in report.stdout) == (0, True)
 
 
 def test_the_report_comes_in_each_format(
@@ -97,6 +109,23 @@ def test_the_page_of_an_audit_that_is_not_intact_says_so_and_the_exit_is_1(
     assert (done.returncode, "NO: <bdi>starts row 2 of writer-1" in done.stdout) == (1, True)
 
 
+def test_a_report_without_the_check_says_that_nobody_checked(
+    cancelq: Run, audit_engine: Engine, database_url: str
+) -> None:
+    record(audit_engine, *a_whole_life())
+    digest = json.loads(cancelq("verify", "--json", DATABASE_URL=database_url).stdout)["digest"]
+    record(audit_engine, a_start("job-9", attempt=2), writer="writer-2")  # which a check would name
+    done = cancelq("report", "--no-verify", "--json", DATABASE_URL=database_url)
+    said = json.loads(done.stdout)
+    assert (done.returncode, said["verified"], said["rows_checked"]) == (0, None, 0)
+    assert (said["seals"], said["digest"], said["outcomes"]) == (1, digest, {"canceled": 1})
+    for form in ("table", "html"):
+        shown = cancelq("report", "--no-verify", "--format", form, DATABASE_URL=database_url)
+        assert (shown.returncode, "not checked for this report" in shown.stdout) == (0, True)
+        assert digest in shown.stdout
+        assert "yes" not in shown.stdout.partition("Made at")[2].partition(digest)[0]
+
+
 @pytest.mark.parametrize("form", ["html", "json", "csv"])
 def test_a_file_that_cannot_be_written_is_refused(
     cancelq: Run, filled: Engine, database_url: str, form: str
@@ -117,7 +146,7 @@ def test_the_embedded_audit_lives_in_the_home_folder(cancelq: Run, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["verify", "--expect", "abc"], "--expect is not supported yet"),
+        (["verify", "--expect", "abc"], "'abc' is no digest; give the 64 hex digits"),
         (["report", "--tz", "Mars/Olympus"], "is not a time zone"),
         (["report", "--since", "yesterday"], "is not a time"),
         (["report", "--format", "xml"], "xml"),
@@ -143,14 +172,34 @@ def test_a_file_that_is_no_database_is_one_clear_line(cancelq: Run, tmp_path: Pa
     assert "not a database" in done.stderr
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_verify_changes_nothing(cancelq: Run, filled: Engine, database_url: str) -> None:
+def test_verify_seals_what_is_new_once_and_compares_with_a_digest_of_then(
+    cancelq: Run, filled: Engine, database_url: str
+) -> None:
     def everything() -> list[object]:
+        tables = [*SHAPES, "seals"]
         with filled.connect() as connection:
             return [
-                tuple(row) for table in SHAPES for row in connection.execute(text(f"SELECT * FROM {table}"))
+                tuple(row) for table in tables for row in connection.execute(text(f"SELECT * FROM {table}"))
             ]
 
+    record(filled, stamp_fact("exchange", ENVIRONMENT, at=at(0)))
     before = everything()
-    assert cancelq("verify", DATABASE_URL=database_url).returncode == 0
-    assert everything() == before
+    sealed = cancelq("verify", DATABASE_URL=database_url)
+    digest = sealed.stdout.split()[-1]
+    after = everything()
+    assert after[:-1] == before
+    assert digest in after[-1]
+    assert ENVIRONMENT in after[-1]  # the audit's, not this shell's
+    assert cancelq("verify", DATABASE_URL=database_url).stdout == sealed.stdout
+    assert everything() == after
+    record(filled, *a_whole_life("job-2"), writer="writer-2")
+    after = everything()
+    later = cancelq("verify", "--expect", digest, "--json", DATABASE_URL=database_url)
+    said = json.loads(later.stdout)
+    assert (later.returncode, said["digest"], said["newer_rows"]) == (0, digest, 7)
+    other = cancelq("verify", "--expect", digest[::-1], DATABASE_URL=database_url)
+    assert (other.returncode, "no seal up to here has the digest" in other.stdout) == (1, True)
+    assert everything() == after
+    report = cancelq("report", DATABASE_URL=database_url).stdout
+    assert f"Digest of seal 1   {digest}" in report
+    assert "7 rows are newer than the newest seal" in report

@@ -9,12 +9,17 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
+import migrations
 from models import Base
 from tests.parts.cancels import a_row_everywhere, record
+from tests.parts.databases import PostgresServer
 from worker.audit.engine import open_engine
-from worker.audit.schema import downgrade, head, migrate, require_head, upgrade
+from worker.audit.migrating import downgrade, migrate, upgrade
+from worker.audit.schema import head, require_head
+from worker.audit.seals import Sealer
 from worker.audit.verify import verify
 from worker.errors import ConfigError
 
@@ -55,6 +60,18 @@ def test_up_down_and_up_again(empty_engine: Engine) -> None:
     assert verify(empty_engine).fault is None
 
 
+def test_an_audit_from_before_the_seals_is_sealed_as_it_is(empty_engine: Engine) -> None:
+    with empty_engine.connect() as connection:
+        upgrade(connection, "0001")
+    record(empty_engine, *a_row_everywhere())
+    with empty_engine.connect() as connection:
+        upgrade(connection)
+    before = verify(empty_engine)
+    assert (before.fault, before.digest, before.newer) == (None, "", before.rows)
+    assert Sealer(empty_engine, "").seal(before.heads) is not None
+    assert verify(empty_engine).newer == 0
+
+
 def test_what_the_models_say_is_what_the_migrations_make(audit_engine: Engine) -> None:
     with audit_engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
@@ -80,12 +97,18 @@ def test_alembic_can_print_the_statements_for_somebody_else_to_run() -> None:
     assert "CREATE VIEW audit_jobs" in printed
 
 
+def test_the_revisions_that_the_program_knows_are_the_scripts() -> None:
+    folder = Path(migrations.__file__).parent
+    scripts = ScriptDirectory(folder).walk_revisions()
+    assert [script.revision for script in scripts] == list(reversed(migrations.REVISIONS))
+
+
 def test_migrating_twice_changes_nothing(empty_database_url: str) -> None:
     assert migrate(empty_database_url) == migrate(empty_database_url) == head()
 
 
 def test_two_at_once_both_succeed(empty_database_url: str, tmp_path: Path) -> None:
-    code = "import sys; from worker.audit.schema import migrate; print(migrate(sys.argv[1]))"
+    code = "import sys; from worker.audit.migrating import migrate; print(migrate(sys.argv[1]))"
     # From a strange folder: the scripts are found through their package.
     runs = [
         subprocess.Popen(
@@ -107,6 +130,17 @@ def test_a_schema_of_a_newer_program_is_left_alone(audit_engine: Engine, databas
     for refused in (lambda: require_head(audit_engine), lambda: migrate(database_url)):
         with pytest.raises(ConfigError, match="use the newer cancelq"):
             refused()
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_that_cannot_hold_every_text_is_refused(
+    postgres: PostgresServer, ledger_name: str, encoding: str
+) -> None:
+    how = f"TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'"
+    postgres.run(f"CREATE DATABASE {ledger_name} {how}")
+    with pytest.raises(ConfigError, match=f"encoding is {encoding}.* ENCODING 'UTF8'"):
+        migrate(postgres.url(ledger_name))
+    postgres.run(f"DROP DATABASE {ledger_name}")
 
 
 def test_asking_for_an_audit_that_is_not_there_makes_no_file(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from tests.parts.cancels import (
     ENVIRONMENT,
@@ -28,9 +28,10 @@ from tests.parts.cancels import (
     unanswered,
 )
 from worker.audit.facts import Fact, job_fact, request_fact
+from worker.audit.views import audit_jobs
 from worker.job import Outcome
 from worker.report.build import audit_report
-from worker.report.content import Report, Scope
+from worker.report.content import Line, Report, Scope
 from worker.report.machine import csv_parts, json_parts
 from worker.report.page import render_html
 from worker.report.table import render_table
@@ -179,6 +180,28 @@ def test_the_story_of_a_slow_one_has_every_row_in_order(audit_engine: Engine) ->
     first, last = told.events[2], told.events[6]
     assert (first.until, first.detail) == (at(15), "RiskCheckTimeout · slow · HTTP 200")
     assert (last.until, last.number, last.detail) == (at(50), 4, "HTTP 200 · command 9007199254740993")
+
+
+def test_a_line_says_of_its_job_what_the_view_says(audit_engine: Engine) -> None:
+    record(
+        audit_engine,
+        *(job_fact(a_job()), request_fact("job-1", a_joiner())),
+        *(a_start(attempt=1, after=9), a_start(attempt=2, after=19), a_start(attempt=3, after=29)),
+        *a_reply(unanswered(sent=31), attempt=3),
+        *a_reply(answered(sent=20, took=10), attempt=2),
+        a_late_reply(attempt=1),
+        *(an_outcome(outcome=Outcome.UNRESOLVED), a_finding()),
+        job_fact(a_job("job-2")),
+    )
+    with audit_engine.connect() as connection:
+        viewed = {row["job_id"]: row for row in connection.execute(select(audit_jobs)).mappings()}
+    lines = audit_report(audit_engine, EVERYTHING).lines
+    shared = set(Line._fields) - {"reason", "last_answered_at"}
+    for line in lines:
+        assert {name: getattr(line, name) for name in shared} == {
+            name: viewed[line.job_id][name] for name in shared
+        }
+    assert (lines[0].attempts, lines[0].command_id, lines[0].first_sent_at) == (3, 9007199254740993, at(9))
 
 
 def test_a_finding_stands_in_every_format_and_the_outcome_stays(audit_engine: Engine) -> None:

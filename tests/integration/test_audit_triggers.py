@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
-from tests.parts.cancels import a_row_everywhere, record
+from tests.parts.cancels import a_row_everywhere, a_start, displace, record
 from worker.audit.shapes import CHAIN_COLUMNS, SHAPES
 
 REFUSED = "the audit is append-only"
@@ -16,6 +16,7 @@ on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect
 @pytest.fixture
 def filled(audit_engine: Engine) -> Engine:
     record(audit_engine, *a_row_everywhere())
+    displace(audit_engine, a_start(after=3))
     return audit_engine
 
 

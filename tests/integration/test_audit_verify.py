@@ -5,11 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine, text
 
 from migrations.views_0001 import VIEWS
 from tests.parts.cancels import (
-    ENVIRONMENT,
     a_job,
     a_reply,
     a_row_everywhere,
@@ -17,14 +16,15 @@ from tests.parts.cancels import (
     a_whole_life,
     an_outcome,
     answered,
+    displace,
     record,
     writing,
 )
 from tests.parts.databases import KINDS, migrated
-from worker.audit.chain import Head, canonical, digest
+from tests.parts.tampering import disarm, forge_account
 from worker.audit.engine import open_engine
 from worker.audit.facts import Fact, job_fact
-from worker.audit.shapes import SHAPES, entry
+from worker.audit.shapes import SHAPES
 from worker.audit.verify import Verification, verify
 
 COLUMNS = [(table, column.name) for table, shape in SHAPES.items() for column in shape.table.columns]
@@ -55,16 +55,6 @@ def edit(engine: Engine, table: str, column: str) -> str:
             return OTHER_WORDS.get(column, f"coalesce({column}, '') || '0'")
 
 
-def disarm(engine: Engine) -> None:
-    with engine.begin() as connection:
-        for table in SHAPES:
-            if engine.dialect.name == "postgresql":
-                connection.execute(text(f"DROP TRIGGER {table}_append_only ON {table}"))
-                continue
-            for trigger in ("no_update", "no_delete", "no_replace"):
-                connection.execute(text(f"DROP TRIGGER {table}_{trigger}"))
-
-
 def tamper(engine: Engine, *statements: str) -> Verification:
     disarm(engine)
     with engine.begin() as connection:
@@ -80,6 +70,7 @@ def edited(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with migrated(request, request.param, folder) as url:
         engine = open_engine(url)
         record(engine, *a_row_everywhere("job-1"), *a_whole_life("job-2"))
+        displace(engine, a_start("job-1", after=3))
         disarm(engine)
         yield engine
         engine.dispose()
@@ -199,13 +190,6 @@ def test_a_chain_written_anew_is_found_by_the_heads(audit_engine: Engine) -> Non
         forge_account(connection)
     assert verify(audit_engine).ok
     assert "written anew" in verify(audit_engine, seen).fault.what
-
-
-def forge_account(connection: Connection) -> None:
-    """Change the only row and compute its digest as the writer would have."""
-    cells = entry(job_fact(a_job(account="B"))).cells
-    forged = digest(canonical("jobs", "writer-1", Head(1, ""), ENVIRONMENT, cells))
-    connection.execute(text("UPDATE jobs SET account = 'B', digest = :digest"), {"digest": forged})
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from sqlalchemy import Engine, text
 
 from tests.parts.cancels import (
     a_job,
+    a_reply,
     a_start,
     a_whole_life,
     an_outcome,
@@ -159,5 +160,7 @@ def test_what_a_sender_and_a_recoverer_say_of_one_attempt_is_settled_by_the_firs
         sender.commit([job_fact(a_job()), a_start()])
         lost = reply_fact("job-1", 1, unanswered(sent=None), recorded_at=a_job().enqueued_at)
         assert recoverer.commit([lost]) == [Stored.NEW]
-        late = reply_fact("job-1", 1, not_sent(), recorded_at=a_job().enqueued_at)
-        assert sender.commit([late]) == [Stored.THERE]
+        # A verdict is of its reply: none goes beside another holder's.
+        assert sender.commit(a_reply(not_sent())) == [Stored.THERE, Stored.THERE]
+        (_, verdict) = a_reply(unanswered(sent=None))
+        assert recoverer.commit([verdict]) == [Stored.NEW]

@@ -2,8 +2,6 @@
 
 import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +13,8 @@ import pytest
 from tests.parts.exchange import TOKEN, eventually, running_exchange
 from tests.parts.fleet import Fleet
 from tests.parts.rogue import rogue
-from worker.audit.schema import migrate
+from tests.parts.understudy import cancelq
+from worker.audit.migrating import migrate
 
 PATIENCE = 15.0  # the requirement: an absent part is reported within this
 # Two cores start Python side by side; more of them only wait for each other.
@@ -61,15 +60,7 @@ class Desk:
         }
         given = {f"CANCELQ_{name}": value for name, value in (usual | settings).items() if value is not None}
         began = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "worker", *COMMANDS[command]],
-            env=here | given,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=2 * PATIENCE,
-            check=False,
-        )
+        done = cancelq(COMMANDS[command], here | given, folder=self.folder, bound=2 * PATIENCE)
         return Said(done.returncode, done.stderr, time.monotonic() - began)
 
 
@@ -129,7 +120,7 @@ def test_wrong_settings_are_refused_with_one_line(desk: Desk) -> None:
         "CANCELQ_REDIS_URL": {"REDIS_URL": "redis://:hunter2@127.0.0.1/0?colour=red"},
         "CANCELQ_DATABASE_URL": {"DATABASE_URL": "postgresql+asyncpg://me:hunter2@127.0.0.1/audit"},
         "CANCELQ_HOME": {"HOME": str(desk.folder / "text"), "REDIS_URL": None},
-        "CANCELQ_RATE_LIMIT": {"RATE_LIMIT": "10/s"},
+        "CANCELQ_RATE_LIMIT": {"RATE_LIMIT": "10 a second"},
         "CANCELQ_DRY_RUN": {"DRY_RUN": "perhaps"},
     }
     for (name, _), result in zip(

@@ -1,8 +1,10 @@
 """The doorbell: whatever lies on the queue, the worker lives, says so, and sends the next cancel soon."""
 
+import itertools
 import json
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ from redis import Redis
 
 from tests.parts.exchange import eventually
 from tests.parts.fleet import Fleet
+from tests.parts.understudy import Deafness
 from worker.app.doorbell import BELL
 from worker.embedded.valkey import find_binary
 
+LATE = 3.0
 SOON = 2.0  # from the enqueue to the POST, the sweep included
 
 
@@ -58,7 +62,8 @@ KINDS: dict[str, tuple[Any, bool]] = {
     "deep": (b"[" * 100_000, False),
     "deep_headers": (b'{"headers":' * 50_000, False),
     "megabyte": (b'{"headers":{"task":"' + b"x" * 1_000_000 + b'"}}', False),
-    "megabyte_bell": (bell(body="x" * 1_000_000), True),
+    "megabyte_bell": (bell(body="x" * 1_000_000), False),
+    "many_parts": (b'{"headers":{"task":"cancelq.bell"},"x":[' + b"[]," * 1_000_000 + b"[]]}", False),
     "no_body": (bell(body=None), True),
     "body_of_two": (bell(body="[[],{}]"), True),
     "body_null": (bell(body="null"), True),
@@ -163,6 +168,23 @@ def test_a_lost_bell_costs_a_sweep(ringing: Fleet, redis_client: "Redis") -> Non
     assert {row["posts"] for row in ringing.exchange.truth().values()} == {1}
 
 
+def test_what_is_no_queue_at_all_is_removed_and_costs_a_sweep(ringing: Fleet, redis_client: "Redis") -> None:
+    """A producer is not refused for it, and Celery takes bells again."""
+    ringing.exchange.add_orders(1, 2)
+    redis_client.delete(queue_of(ringing))
+    for order in (1, 2):
+        redis_client.set(queue_of(ringing), "x")
+        called = time.time()
+        assert ringing.queue().cancel(order_id=order).status == "accepted"
+        (seen,) = ringing.exchange.wait_for_posts(1, order)
+        assert seen["at"] / 1e6 - called < LATE
+    eventually(lambda: redis_client.type(queue_of(ringing)) != "string", what="a removal")
+    redis_client.lpush(queue_of(ringing), "no bell")
+    eventually(lambda: "bell.dropped" in ringing.workers[0].said(), what="a listener")
+    assert ringing.workers[0].terminate() == 0
+    assert "Traceback" not in ringing.workers[0].said()
+
+
 def test_a_thousand_bells_send_each_cancel_once(ringing: Fleet, redis_client: "Redis") -> None:
     queue, orders = queue_of(ringing), range(1, 51)
     ringing.exchange.defaults(latency=0.1)
@@ -175,3 +197,69 @@ def test_a_thousand_bells_send_each_cancel_once(ringing: Fleet, redis_client: "R
     assert {row["posts"] for row in ringing.exchange.truth().values()} == {1}
     eventually(lambda: redis_client.llen(queue) == 0, seconds=20, what="an empty queue")
     assert "bell.dropped" not in ringing.workers[0].said()
+
+
+def test_a_storm_of_a_hundred_thousand_messages_delays_no_cancel_and_is_cut_off(
+    ringing: Fleet, redis_client: "Redis"
+) -> None:
+    (worker,) = ringing.workers
+    queue, cancels, orders = queue_of(ringing), ringing.queue(), range(1, 31)
+    ringing.exchange.add_orders(*orders)
+    messages = [*(raw(message) for message, _ in KINDS.values() if len(raw(message)) < 20_000), raw(bell())]
+    for order in orders:
+        redis_client.lpush(queue, *itertools.islice(itertools.cycle(messages), 100_000 // len(orders) + 1))
+        called = time.time()
+        assert cancels.cancel(order_id=order).status == "accepted"
+        (seen,) = ringing.exchange.wait_for_posts(1, order)
+        assert seen["at"] / 1e6 - called < LATE
+    ringing.ends(len(orders))
+    eventually(lambda: redis_client.llen(queue) == 0, seconds=20, what="an empty queue")
+    assert {row["posts"] for row in ringing.exchange.truth().values()} == {1}
+    said = worker.said()
+    assert "bell.storm" in said
+    assert said.count("bell.dropped") < 20_000
+    assert "Traceback" not in said
+    assert worker.terminate() == 0
+
+
+# --- Celery that stops consuming
+
+
+def hangs(fleet: Fleet, _redis: "Redis") -> None:
+    """With a bell in hand; what is rung later lies in the queue."""
+    fleet.fork(doom=Deafness(hangs=True)).when_ready()
+
+
+def swallows(fleet: Fleet, _redis: "Redis") -> None:
+    """No bell is left in the queue, and none is answered."""
+    fleet.fork(doom=Deafness(hangs=False)).when_ready()
+
+
+def is_cut_off(fleet: Fleet, redis: "Redis") -> None:
+    """Three times, as soon as it listens."""
+    fleet.fork().when_ready()
+    for _ in range(3):
+        for client in eventually(lambda: listeners(redis), what="Celery that listens"):
+            redis.client_kill_filter(_id=client)
+
+
+def listeners(redis: "Redis") -> list[str]:
+    return [client["id"] for client in redis.client_list() if client["cmd"] == "brpop"]
+
+
+@pytest.mark.parametrize("breakdown", [hangs, swallows, is_cut_off])
+def test_due_work_goes_out_soon_when_celery_stops_consuming(
+    breakdown: Callable[[Fleet, "Redis"], None], plain_fleet: Fleet, redis_client: "Redis"
+) -> None:
+    orders = range(1, 4)
+    plain_fleet.exchange.add_orders(*orders)
+    breakdown(plain_fleet, redis_client)
+    for order in orders:
+        plain_fleet.queue().cancel(order_id=order)
+        eventually(
+            lambda order=order: plain_fleet.exchange.requests(order), seconds=SOON, what=f"cancel {order}"
+        )
+        plain_fleet.ends(order)  # idle again: the next one is nobody's by-catch
+    if breakdown is not is_cut_off:
+        assert plain_fleet.workers[0].said().count("bell.unheard") >= len(orders)
+        assert "a bell was not answered" in plain_fleet.workers[0].said()

@@ -4,8 +4,10 @@ import json
 import os
 import resource
 import socket
+import stat
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,10 +17,12 @@ from tests.parts.doctor import Diagnose, run_doctor
 from tests.parts.exchange import TOKEN, Exchange
 from tests.parts.rogue import Answer, rogue
 from tests.parts.rogue import closing as answering
-from worker.audit.schema import migrate
+from worker.audit.migrating import migrate
 from worker.doctor.examine import examine, secrets_of, without
 from worker.doctor.finding import Grade, failed
-from worker.settings import Settings
+from worker.doctor.host_checks import secrets
+from worker.ledger.client import Ledger
+from worker.settings import settings_from
 
 SECRET = "hunter2hunter2"
 
@@ -87,6 +91,25 @@ def test_no_secret_is_ever_printed(diagnose: Diagnose) -> None:
         )
     assert found.bad() >= {"redis", "database", "exchange: token"}
     assert SECRET not in found.out + found.err
+
+
+def test_a_login_is_tried_once_and_left_to_the_workers(
+    diagnose: Diagnose, redis_url: str, ledger: Ledger, exchange: Exchange
+) -> None:
+    exchange.auth(users=[{"name": "alice", "password": SECRET}])
+    where = {"redis_url": redis_url, "ledger": ledger.name, "exchange_url": exchange.url}
+    wrong = diagnose(**where, username="alice", password=f"{SECRET}-no")
+    assert wrong.grades("exchange: token") == {"failed"}
+    assert "Incorrect username" in wrong.text("exchange: token")
+    assert "the next try is in 1" in wrong.text("exchange: token")
+    diagnose(**where, username="alice", password=f"{SECRET}-no")
+    assert exchange.auth_counts()["failed"] == 1  # not before that time
+    other = {"redis_url": redis_url, "ledger": f"{ledger.name}b", "exchange_url": exchange.url}
+    for _ in range(2):
+        right = diagnose(**other, username="alice", password=SECRET)
+        assert right.grades("exchange: token") == {"ok"}, right.out
+    assert exchange.auth_counts()["logins"] == 1
+    assert SECRET not in wrong.out + wrong.err + right.out + right.err
 
 
 # --- settings
@@ -234,14 +257,14 @@ def test_servers_that_never_answer_do_not_hold_it_up(diagnose: Diagnose) -> None
 def test_what_does_not_end_in_time_is_itself_a_finding() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as deaf:
         url = f"redis://:{SECRET}@127.0.0.1:{deaf.getsockname()[1]}/0"
-        settings = Settings(_env_file=None, redis_url=url, exchange_url="http://127.0.0.1:9/v1")
+        settings = settings_from({"redis_url": url, "exchange_url": "http://127.0.0.1:9/v1"})
         found = examine(settings, bound=timedelta(seconds=0.2))
     (late,) = [finding for finding in found if "did not end within 0.2 s" in finding.finding]
     assert (late.what, late.grade) == ("redis", Grade.FAILED)
 
 
 def test_a_secret_is_hidden_wherever_it_would_stand() -> None:
-    secret = secrets_of(Settings(_env_file=None, database_url="postgresql://me:p%40ss@db/audit"))
+    secret = secrets_of(settings_from({"database_url": "postgresql://me:p%40ss@db/audit"}))
     said = without(failed("database", "no user me with p@ss", "not p%40ss"), secret)
     assert (said.finding, said.mend) == ("no user me with ***", "not ***")
 
@@ -252,3 +275,28 @@ def test_the_machine_readable_form_is_one_object(tmp_path: Path) -> None:
     assert set(said) == {"ok", "exchange", "live", "ledger", "findings"}
     assert all(set(f) == {"grade", "what", "finding", "mend"} for f in said["findings"])
     assert all(f["mend"] for f in said["findings"] if f["grade"] in {"failed", "warning"})
+
+
+def test_a_secret_that_every_user_may_read_is_pointed_at(tmp_path: Path) -> None:
+    file, folder = tmp_path / "cancelq_access_token", tmp_path
+    file.write_text(SECRET)
+    closed = [path for path in (folder, *folder.parents) if not path.stat().st_mode & stat.S_IXOTH]
+    assert closed, "pytest keeps its folders closed"
+    file.chmod(0o644)
+    assert [finding.grade for finding in secrets([file])] == ["ok"]
+    with open_to_all(closed):
+        assert [finding.mend for finding in secrets([file])] == [f"chmod 600 {file}"]
+        file.chmod(0o600)
+        assert [finding.grade for finding in secrets([file])] == ["ok"]
+
+
+@contextmanager
+def open_to_all(folders: list[Path]) -> Iterator[None]:
+    modes = {folder: folder.stat().st_mode for folder in folders}
+    try:
+        for folder, mode in modes.items():
+            folder.chmod(mode | stat.S_IXOTH)
+        yield
+    finally:
+        for folder, mode in modes.items():
+            folder.chmod(mode)

@@ -194,12 +194,16 @@ def test_an_owner_and_a_superuser_are_warned_of_and_a_plain_user_is_not(
     with engine.begin() as connection:
         for table in (*Base.metadata.tables, "alembic_version"):
             connection.execute(text(f"ALTER TABLE {table} OWNER TO keeper"))
-        connection.execute(text("GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO plain"))
+        connection.execute(text("GRANT SELECT ON ALL TABLES IN SCHEMA public TO plain"))
+    refused = diagnose(database_url=url.replace("postgres@", "plain@"))
+    assert "plain may not add to actions, " in refused.text("database: rights")
+    with engine.begin() as connection:
+        connection.execute(text("GRANT INSERT ON ALL TABLES IN SCHEMA public TO plain"))
     engine.dispose()
     owner = diagnose(database_url=url.replace("postgres@", "keeper@"))
     plain = diagnose(database_url=url.replace("postgres@", "plain@"))
     assert "keeper owns" in owner.text("database: power")
-    assert plain.grades("database: power") == {"ok"}
+    assert plain.grades("database: power") == plain.grades("database: rights") == {"ok"}
     assert plain.grades("database: write") == {"ok"}
 
 

@@ -14,6 +14,7 @@ from worker.doctor import redis_checks
 from worker.doctor.finding import Grade
 from worker.ledger import library
 from worker.ledger.client import Ledger
+from worker.ledger.words import Rules
 
 OURS = library.version_of(library.source())
 
@@ -41,7 +42,7 @@ class Asked:
 
 def prepare(url: str) -> None:
     with Ledger(url, "cancelq", timeout=timedelta(seconds=1)) as ledger:
-        ledger.prepare(timedelta(days=1))
+        ledger.prepare(Rules(dedupe_life=timedelta(days=1)))
 
 
 def test_a_sound_server_has_no_fault_and_keeps_no_trace(found: Asked, server: "Redis") -> None:
@@ -129,12 +130,13 @@ def test_a_ledger_of_another_exchange_fails(found: Asked, server: "Redis", stamp
 
 @pytest.mark.parametrize(
     ("field", "words"),
-    [("paused_at", "paused since"), ("draining", "being drained"), ("lockout_until", "locked out until")],
+    [("paused_at", "paused since"), ("draining", "being drained"), ("locked_until", "locked out until")],
 )
 def test_a_ledger_that_stands_still_is_told(found: Asked, server: "Redis", field: str, words: str) -> None:
     prepare(found.url)
     assert found().grades("redis: ledger") == {"ok"}
-    server.hset("{cancelq}:meta", field, str(2**51))  # a moment in 2041
+    where = "login:default" if field == "locked_until" else "meta"
+    server.hset(f"{{cancelq}}:{where}", field, str(2**51))  # a moment in 2041
     said = found()
     assert said.grades("redis: ledger") == {"warning"}
     assert f"{words}" in said.text("redis: ledger")

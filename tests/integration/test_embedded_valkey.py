@@ -17,8 +17,9 @@ from redis import Redis
 from tests.parts.exchange import eventually
 from tests.parts.processes import is_running
 from tests.parts.valkey import PrivateValkey
-from worker.embedded.valkey import celery_url, ensure, find_binary
+from worker.embedded.valkey import ensure, find_binary
 from worker.errors import ConfigError, LedgerUnavailable
+from worker.ledger.connection import broker_settings
 
 OWNER = """
 import sys, pathlib
@@ -162,7 +163,7 @@ def test_a_long_home_still_has_a_server(tmp_path: Path) -> None:
 def test_a_home_with_spaces_and_signs_works(tmp_path: Path) -> None:
     with ensure(tmp_path / "my home?#%") as server:
         put(server.url, "here")
-        with Connection(celery_url(server.url)) as connection:
+        with Connection(broker_settings(server.url)["broker_url"]) as connection:
             assert connection.default_channel.client.get("key") == b"here"
 
 
@@ -211,19 +212,6 @@ def test_a_server_on_the_path_is_the_second_choice(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("platform.machine", lambda: "vax")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_binary() == tmp_path / "redis-server"
-
-
-@pytest.mark.parametrize(
-    ("url", "wanted"),
-    [
-        ("unix:///run/valkey.sock", "redis+socket:///run/valkey.sock?virtual_host=0"),
-        ("unix:///run/valkey.sock?db=3", "redis+socket:///run/valkey.sock?virtual_host=3"),
-        ("redis://u:p@host:6380/2", "redis://u:p@host:6380/2"),
-        ("rediss://host/0", "rediss://host/0"),
-    ],
-)
-def test_celery_gets_the_address_in_its_own_words(url: str, wanted: str) -> None:
-    assert celery_url(url) == wanted
 
 
 def test_stopping_continues_a_frozen_server_first(private_valkey: PrivateValkey) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from tests.parts.cancels import a_whole_life, record
 from tests.parts.exchange import eventually
 from tests.parts.ledger import Door, claimed_ids
+from tests.parts.understudy import cancelq
 from worker.job import ClaimId, JobId, Outcome
 from worker.ledger.client import Ledger
 
@@ -32,11 +33,7 @@ def run(tmp_path: Path, ledger: Ledger, redis_url: str) -> Run:
 
     def run(*arguments: str, stdin: str | bytes = "", **changes: str) -> subprocess.CompletedProcess[str]:
         data = stdin if isinstance(stdin, bytes) else stdin.encode()
-        command = [sys.executable, "-m", "worker", *arguments]
-        done = subprocess.run(command, input=data, capture_output=True, env=settings | changes, check=False)
-        return subprocess.CompletedProcess(
-            command, done.returncode, done.stdout.decode(), done.stderr.decode()
-        )
+        return cancelq(arguments, settings | changes, stdin=data)
 
     return run
 
@@ -81,6 +78,8 @@ def test_a_refused_request_is_printed_and_exits_with_1(run: Run) -> None:
         ["enqueue", "1", "--priority", "high"],
         ["enqueue", "1", "--deadline", "soon"],
         ["enqueue", "--from", "/nowhere/at/all"],
+        ["enqueue", "--spool", "s", "--account", "A"],
+        ["enqueue", "--spool", "/"],
         ["status"],
         ["status", "x", "--order", "1"],
         ["status", "x", "--account", "A"],
@@ -221,6 +220,22 @@ def test_an_unreachable_redis_is_one_clear_line_without_the_password(run: Run) -
         assert told.returncode == 1
         assert "redis://127.0.0.1:1" in told.stderr
         assert "secret" not in told.stderr + told.stdout
+
+
+def test_a_spool_keeps_what_redis_could_not_take_and_sends_it_on_when_asked(run: Run, tmp_path: Path) -> None:
+    spool, away = ("--spool", str(tmp_path / "spool")), "redis://127.0.0.1:1/0"
+    one = run("enqueue", "5", "--request-id", "r1", *spool, CANCELQ_REDIS_URL=away)
+    text = '{"orderId":6,"requestId":"r2"}\n{"orderId":7,"requestId":"r3","deadline":-5}\n'
+    two = run("enqueue", "--from", "-", *spool, stdin=text, CANCELQ_REDIS_URL=away)
+    waits = run("enqueue", *spool, CANCELQ_REDIS_URL=away)
+    assert [done.returncode for done in (one, two, waits)] == [1, 1, 1]
+    assert [a["status"] for a in lines(one.stdout + two.stdout)] == ["spooled"] * 3
+    assert "redis://127.0.0.1:1" in waits.stderr
+    sent, nothing = run("enqueue", *spool), run("enqueue", *spool)
+    told = [(a["requestId"], a["status"]) for a in lines(sent.stdout)]
+    assert told == [("r1", "accepted"), ("r2", "accepted"), ("r3", "refused")]
+    assert (sent.returncode, nothing.returncode, nothing.stdout) == (1, 0, "")
+    assert "deadline: must not lie in the past" in sent.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,22 @@
 """Functions do not roll back: an error after any single write must leave a ledger that mends itself."""
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from tests.parts.cancels import a_job, a_joiner
 from tests.parts.ledger import LEASE, NO_TIME, Door, claim, claimed_ids, closing, finish, settlement
 from worker.embedded.valkey import EmbeddedValkey, ensure
 from worker.errors import LedgerUnavailable
-from worker.job import ClaimId, JobId, Step
+from worker.job import ClaimId, JobId, OrderId, Step
 from worker.ledger import library
 from worker.ledger.client import Ledger
+from worker.ledger.mass import MassWish, MassWishes
+from worker.ledger.restored import Restored
 
 MOST_WRITES = 40
 FAILING_WRITE = """
@@ -275,7 +279,7 @@ def test_a_broken_sweep_is_completed_by_the_next(scenes: Iterator[Scene]) -> Non
     def check(scene: Scene, job_id: str) -> None:
         assert scene.drain() == [(job_id, Step.RECONCILE)]
 
-    assert each_fault(scenes, prepare, lambda s, _: s.ledger.sweep(NO_TIME), check) == 5
+    assert each_fault(scenes, prepare, lambda s, _: s.ledger.sweep(NO_TIME), check) == 7
 
 
 def test_a_broken_sweep_gives_no_job_away_that_its_holder_still_has(scenes: Iterator[Scene]) -> None:
@@ -292,6 +296,91 @@ def test_a_broken_sweep_gives_no_job_away_that_its_holder_still_has(scenes: Iter
         scene.drain()
 
     each_fault(scenes, prepare, lambda s, _: s.ledger.sweep(NO_TIME), check)
+
+
+def a_lost_job() -> Restored:
+    """As the audit knows it: joined, once sent, with a deadline."""
+    job = replace(a_job("lost", deadline=datetime(2031, 1, 1, tzinfo=UTC)), attempts=1)
+    return Restored(job=job, joiners=(a_joiner(deadline=datetime(2032, 1, 1, tzinfo=UTC)),), delay=NO_TIME)
+
+
+def uncompared(scene: Scene) -> None:
+    scene.redis.hdel(scene.door.key("meta"), "compared")
+    assert scene.ledger.compare("me", LEASE)
+
+
+def test_a_broken_restoration_is_repeated_into_one_whole_job(scenes: Iterator[Scene]) -> None:
+    def check(scene: Scene, _: None) -> None:
+        assert scene.ledger.restore("me", LEASE, [a_lost_job()]) in {0, 1}
+        job = scene.door.job("lost")
+        assert (job["joiners"], job["priority"], job["deadline"]) == ("1", "urgent", "1956528000000000")
+        assert "activation_time" not in job  # its joiner wants it now
+        assert scene.redis.llen(scene.door.key("joiners:lost")) == 1
+        for wish in ("request-of-lost", "joiner-1"):
+            assert scene.door.enqueue(123, account="DEMO1", requestId=wish)["status"] == "duplicate"
+        assert scene.door.enqueue(123, account="DEMO1")["status"] == "joined"
+        assert scene.drain() == [("lost", Step.RECONCILE)]
+
+    act = lambda s, _: s.ledger.restore("me", LEASE, [a_lost_job()])  # noqa: E731
+    assert each_fault(scenes, uncompared, act, check) == 9
+
+
+def test_a_broken_fall_back_leads_to_a_look_first(scenes: Iterator[Scene]) -> None:
+    def prepare(scene: Scene) -> str:
+        uncompared(scene)
+        return str(scene.door.enqueue(123, account="DEMO1")["jobId"])
+
+    def ahead(job_id: str) -> Restored:
+        return Restored(job=replace(a_job(job_id), attempts=1), joiners=(), delay=NO_TIME)
+
+    def check(scene: Scene, job_id: str) -> None:
+        scene.ledger.restore("me", LEASE, [ahead(job_id)])
+        assert scene.ledger.compared("me")
+        assert scene.drain() == [(job_id, Step.RECONCILE)]
+
+    act = lambda s, job_id: s.ledger.restore("me", LEASE, [ahead(job_id)])  # noqa: E731
+    assert each_fault(scenes, prepare, act, check) == 4
+
+
+def test_a_broken_end_of_a_comparison_can_be_repeated(scenes: Iterator[Scene]) -> None:
+    def prepare(scene: Scene) -> str:
+        uncompared(scene)
+        assert claim(scene.ledger).held
+        return one_job(scene)
+
+    def check(scene: Scene, job_id: str) -> None:
+        assert scene.ledger.compared("me") or not scene.ledger.compare("me", LEASE)
+        assert scene.drain() == [(job_id, Step.POST)]
+        assert scene.redis.hget(scene.door.key("login:default"), "held_at") is None
+
+    assert each_fault(scenes, prepare, lambda s, _: s.ledger.compared("me"), check) == 5
+
+
+def test_a_broken_begin_of_a_mass_cancel_can_be_repeated(scenes: Iterator[Scene]) -> None:
+    def begin(scene: Scene) -> MassWish:
+        return scene.ledger.mass("A/all").begin("m", by="me", told="all of A")
+
+    def check(scene: Scene, _: None) -> None:
+        assert begin(scene).id == "m"
+        assert [action.id for action in scene.ledger.actions()] == ["m"]
+
+    assert each_fault(scenes, nothing, lambda s, _: begin(s), check) == 3
+
+
+def test_a_broken_end_of_a_mass_cancel_leaves_one_that_has_ended_or_has_not(scenes: Iterator[Scene]) -> None:
+    def prepare(scene: Scene) -> MassWishes:
+        wishes = scene.ledger.mass("A/all")
+        wishes.begin("m", by="me", told="all of A")
+        assert wishes.note("m", {OrderId(1): "{}"})
+        return wishes
+
+    def check(_scene: Scene, wishes: MassWishes) -> None:
+        wishes.end("m", by="me", told="none left")
+        assert wishes.begin("n", by="me", told="again").id == "n"
+        assert not wishes.note("m", {OrderId(2): "{}"})
+
+    act = lambda _, wishes: wishes.end("m", by="me", told="none left")  # noqa: E731
+    assert each_fault(scenes, prepare, act, check) == 6
 
 
 @pytest.mark.parametrize("index", ["urgent", "due", "confirm", "lapsed"])

@@ -14,6 +14,7 @@ from worker.job import ClaimId, JobId, Outcome
 from worker.ledger import library
 from worker.ledger.client import Ledger
 from worker.ledger.producer import CancelQueue
+from worker.ledger.words import Rules
 
 JOBS, ROUND = 100_000, 1000
 CLAIM = ClaimId("claim-1")
@@ -33,7 +34,7 @@ def test_keys_do_not_grow_with_finished_jobs(
     private_valkey: PrivateValkey, make_ledger: Callable[[str, str], Ledger]
 ) -> None:
     ledger = make_ledger(private_valkey.url, "cancelq")
-    ledger.configure(timedelta(seconds=2))  # request ids
+    ledger.configure(Rules(dedupe_life=timedelta(seconds=2)))  # request ids
     prelude = (files("worker.ledger") / "functions/prelude.lua").read_text()
     assert "FINISHED_LIFE_MS = 3600000" in prelude
     short = prelude.replace("FINISHED_LIFE_MS = 3600000", "FINISHED_LIFE_MS = 2000")

@@ -6,13 +6,14 @@ from itertools import count
 import pytest
 
 from tests.parts.exchange import eventually
-from tests.parts.ledger import NO_TIME, Door, claim, claimed_ids, finish, settlement
+from tests.parts.ledger import NO_TIME, Door, claim, claimed_ids, finish, lock_out, settlement
 from worker.clock import utc_now
 from worker.errors import ConfigError, Refused
 from worker.job import ClaimId, JobId, Outcome, Steering, Step
 from worker.ledger.client import Ledger, Post
 from worker.ledger.encoding import Survey
 from worker.ledger.receipt import write_letter
+from worker.ledger.words import Standing
 
 EXCHANGE = "http://127.0.0.1:1/v1"
 NUMBERS = count()
@@ -34,7 +35,7 @@ def test_a_pause_holds_back_posts_and_lets_reads_go_on(door: Door, ledger: Ledge
     survey = steer(ledger, Steering.PAUSE)
     assert (survey.paused, survey.open) == (True, 3)
     paused = claim(ledger, "claim-2")
-    assert ([job.id for job in paused.jobs], paused.paused, paused.due_left) == ([read], True, False)
+    assert ([job.id for job in paused.jobs], paused.held, paused.due_left) == ([read], True, False)
     assert ledger.sweep(NO_TIME).due == 0
     steer(ledger, Steering.RESUME)
     assert claimed_ids(ledger, "claim-3") == [urgent, normal]
@@ -69,24 +70,28 @@ def test_a_deadline_that_a_joiner_moved_is_the_one_that_counts(door: Door, ledge
     assert door.redis.zrange(door.key("deadlines"), 0, -1) == [later]
 
 
+def standing(ledger: Ledger) -> Standing:
+    return claim(ledger).logins["default"]
+
+
 def test_the_time_of_a_pause_is_counted_without_the_lock_out_in_it(door: Door, ledger: Ledger) -> None:
-    assert claim(ledger).held_back == 0
+    assert standing(ledger).held_back == 0
     steer(ledger, Steering.PAUSE)
-    ledger.lock_out(timedelta(milliseconds=200))
-    first = eventually(lambda: (c := claim(ledger)).stood_still and c, what="the lock-out")
+    lock_out(ledger, timedelta(milliseconds=200))
+    first = eventually(lambda: (c := standing(ledger)).stood_still and c, what="the lock-out")
     assert first.held_back < 100_000
-    ended = eventually(lambda: (c := claim(ledger)).held_back > 300_000 and c, what="some time of pause")
+    ended = eventually(lambda: (c := standing(ledger)).held_back > 300_000 and c, what="some time of pause")
     assert ended.stood_still == 200_000
     swept = ledger.sweep(NO_TIME)
     paused_for = (swept.now - ledger.survey().paused_at) // timedelta(microseconds=1)
-    assert claim(ledger).held_back - (paused_for - 200_000) in range(
+    assert standing(ledger).held_back - (paused_for - 200_000) in range(
         200_000
     )  # the time between the two calls
     after = steer(ledger, Steering.RESUME)
     assert not after.paused
-    kept = claim(ledger).held_back
+    kept = standing(ledger).held_back
     assert kept >= ended.held_back
-    assert claim(ledger).held_back == kept
+    assert standing(ledger).held_back == kept
 
 
 def test_a_deadline_that_passes_while_the_job_is_in_hand_is_seen_to_when_it_comes_back(
@@ -226,12 +231,12 @@ def test_a_redriven_job_is_read_before_it_is_sent(door: Door, ledger: Ledger) ->
 
 
 def test_an_alert_is_kept_only_while_somebody_delivers(door: Door, ledger: Ledger) -> None:
-    ledger.lock_out(timedelta(milliseconds=1))
+    lock_out(ledger, timedelta(milliseconds=1))
     assert ledger.next_alert(HOUR) is None
     ledger.sign_on(Post(exchange=EXCHANGE, alerts=True))
     eventually(lambda: not ledger.survey().locked_out_until, what="the end of the lock-out")
-    ledger.lock_out(timedelta(seconds=1))
-    ledger.lock_out(timedelta(seconds=2))
+    lock_out(ledger, timedelta(seconds=1))
+    lock_out(ledger, timedelta(seconds=2))
     alert = ledger.next_alert(HOUR)
     assert alert is not None
     assert '"event":"locked_out"' in alert
@@ -255,7 +260,7 @@ def test_an_end_that_is_recorded_twice_is_told_once(door: Door, ledger: Ledger) 
 
 def test_an_alert_that_nobody_takes_is_given_up(door: Door, ledger: Ledger) -> None:
     ledger.sign_on(Post(exchange=EXCHANGE, alerts=True))
-    ledger.lock_out(timedelta(seconds=1))
+    lock_out(ledger, timedelta(seconds=1))
     tries = sum(ledger.next_alert(NO_TIME) is not None for _ in range(30))
     assert tries == 20
     assert not {door.key("alerts"), door.key("alert_tries")} & door.all_keys()

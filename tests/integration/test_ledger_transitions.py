@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from tests.parts.exchange import eventually
-from tests.parts.ledger import LEASE, NO_TIME, Door, claim, claimed_ids, closing, finish, settlement
+from tests.parts.ledger import LEASE, NO_TIME, Door, claim, claimed_ids, closing, finish, lock_out, settlement
 from tests.parts.valkey import PrivateValkey
 from worker.clock import monotonic, span_micros
 from worker.errors import LedgerUnavailable
@@ -231,7 +231,7 @@ def test_a_closing_job_can_be_parked_but_not_reopened(door: Door, ledger: Ledger
     ledger.close([closing(job_id)])
     assert ledger.settle([settlement(job_id, step=Step.POST)]) == [False]
     assert ledger.settle([settlement(job_id, step=Step.CLOSE, delay=LATER)]) == [True]
-    assert door.places(job_id) == {"confirm"}
+    assert door.places(job_id) == {"closing"}
 
 
 def test_a_finished_job_leaves_every_index_and_expires(door: Door, ledger: Ledger) -> None:
@@ -339,8 +339,8 @@ def test_a_sweep_tells_when_the_next_work_is_due(door: Door, ledger: Ledger) -> 
 def test_a_lock_out_stops_claims_and_the_longer_one_stays(door: Door, ledger: Ledger) -> None:
     door.enqueue(1)
     door.redis.delete(door.key("bells"))
-    ends = ledger.lock_out(LATER)
-    assert ledger.lock_out(MOMENT) == ends
+    ends = lock_out(ledger, LATER)
+    assert lock_out(ledger, MOMENT) == ends
     claimed = claim(ledger)
     assert (claimed.jobs, claimed.due_left, claimed.next_due) == ((), False, ends)
     assert ledger.sweep(NO_TIME).bells == 0
@@ -348,17 +348,17 @@ def test_a_lock_out_stops_claims_and_the_longer_one_stays(door: Door, ledger: Le
 
 def test_the_ledger_sums_up_for_how_long_all_stood_still(door: Door, ledger: Ledger) -> None:
     door.enqueue(1)
-    assert claim(ledger, jobs=0).stood_still == 0
-    ledger.lock_out(MOMENT)
-    ends = ledger.lock_out(LATER)
+    assert claim(ledger, jobs=0).logins["default"].stood_still == 0
+    lock_out(ledger, MOMENT)
+    ends = lock_out(ledger, LATER)
     locked = claim(ledger)
     left = span_micros(ends - locked.now)
-    assert left <= locked.stood_still <= span_micros(LATER) + span_micros(MOMENT)
+    assert left <= locked.logins["default"].stood_still <= span_micros(LATER) + span_micros(MOMENT)
 
 
 def test_work_goes_on_after_the_lock_out(door: Door, ledger: Ledger) -> None:
     job_id = door.enqueue(1)["jobId"]
-    ledger.lock_out(timedelta(milliseconds=20))
+    lock_out(ledger, timedelta(milliseconds=20))
     assert eventually(lambda: claimed_ids(ledger)) == [job_id]
 
 
@@ -368,6 +368,21 @@ def test_the_newest_head_of_a_writer_is_kept(ledger: Ledger) -> None:
     ledger.witness("w-2", 1, "one")
     ledger.witness("w-1", 10, "ten")
     assert ledger.heads() == {"w-1": (10, "ten"), "w-2": (1, "one")}
+
+
+def test_a_chain_that_goes_on_in_a_journal_is_marked_until_it_is_back(ledger: Ledger) -> None:
+    ledger.witness("w-1", 0, "", "journal host 1")
+    ledger.witness("w-2", 5, "five", "journal host 6")
+    assert (ledger.heads(), ledger.marks()) == (
+        {"w-1": (0, ""), "w-2": (5, "five")},
+        {"w-1": "journal host 1", "w-2": "journal host 6"},
+    )
+    ledger.witness("w-2", 4, "four")  # older news
+    ledger.witness("w-2", 5, "another five")  # another row in its place: the first word stands
+    assert ledger.marks()["w-2"] == "journal host 6"
+    ledger.witness("w-2", 5, "five")
+    ledger.witness("w-1", 0, "")
+    assert (ledger.heads(), ledger.marks()) == ({"w-1": (0, ""), "w-2": (5, "five")}, {})
 
 
 def test_at_most_ten_thousand_heads_are_kept(door: Door, ledger: Ledger) -> None:

@@ -9,13 +9,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from tests.parts.exchange import TOKEN
 from tests.parts.rogue import Rogue, rogue
 from worker.exchange.client import READ_BODY_CAP, Exchange, Timeouts
+from worker.exchange.token import Bearer
 from worker.job import OrderId
 from worker.reply import Answered
+from worker.secret import SecretStr
 
 SEVEN = '{"id":7,"ordStatus":"Working"}'
 EIGHT = '{"id":8,"ordStatus":"Working"}'
@@ -52,7 +53,7 @@ def ask() -> Iterator[Callable[[Says], Desk]]:
         def make(says: Says) -> Desk:
             server = stack.enter_context(rogue())
             bounds = Timeouts(**dict.fromkeys(("connect", "read", "total"), timedelta(seconds=5)))
-            client = Exchange(server.url(), SecretStr(TOKEN), timeouts=bounds, connections=4)
+            client = Exchange(server.url(), Bearer.fixed(SecretStr(TOKEN)), timeouts=bounds, connections=4)
             stack.callback(client.close)
             desk = Desk(client, server, dict(says))
 

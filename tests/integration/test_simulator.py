@@ -320,3 +320,29 @@ def test_a_quiet_late_reject_is_seen_in_the_report_only(exchange):
 def test_what_a_read_shows_must_be_an_object(exchange):
     status, said = exchange._ask("POST", "/sim/orders", [{"id": 1, "reads": [{"shows": []}]}])
     assert (status, "shows" in said["error"]) == (400, True)
+
+
+def test_an_order_that_is_placed_later_is_unknown_until_then(exchange):
+    exchange.add_orders({"from": 1, "count": 3, "every": 0.2}, {"id": 9, "after": 3600}, account="A")
+    assert exchange.get("/order/item?id=9")[0] == exchange.post(9)[0] == 404
+    assert 9 not in exchange.truth()
+    ids = eventually(
+        lambda: found if len(found := listed(exchange)) == 3 else None, what="the last of the three"
+    )
+    assert ids == [1, 2, 3]
+
+
+def listed(exchange) -> list[int]:
+    return [row["id"] for row in exchange.get("/order/deps?masterid=1001")[1]]
+
+
+def test_a_step_spoils_the_next_list_of_orders(exchange):
+    exchange.add_orders(1)
+    exchange.lists({"status": 404}, {"reply": []})
+    assert [exchange.get("/order/list")[0], listed(exchange), listed(exchange)] == [404, [], [1]]
+
+
+def test_a_contract_is_found_by_its_name(exchange):
+    exchange.contracts(ESZ6=3001)
+    assert exchange.get("/contract/find?name=ESZ6") == (200, {"id": 3001, "name": "ESZ6"})
+    assert exchange.get("/contract/find?name=NQZ6")[0] == 404

@@ -167,6 +167,37 @@ def test_a_dry_run_reads_and_records_and_posts_nothing(fleet: Fleet) -> None:
     assert "CANCELQ_DRY_RUN" in beside.stderr
 
 
+def test_a_dry_run_tells_people_of_what_went_wrong_and_not_of_what_it_left_open(
+    plain_fleet: Fleet, receiver: Receiver
+) -> None:
+    plain_fleet.exchange.add_orders(1)
+    plain_fleet.start(dry_run="true", alert_url=receiver.url)
+    plain_fleet.queue().cancel(order_id=1)
+    plain_fleet.ends(1)
+    plain_fleet.queue().cancel(order_id=404)
+    assert plain_fleet.ends(2)[404]["evidence"] == "order_not_found"
+    alert = receiver.alerts.get(timeout=10)
+    assert (alert["event"], alert["orderId"], alert["dryRun"]) == ("refused", 404, True)
+    assert receiver.alerts.empty()
+
+
+def test_a_dry_run_keeps_its_session_for_as_long_as_it_runs(plain_fleet: Fleet) -> None:
+    exchange = plain_fleet.exchange
+    exchange.auth(users=[{"name": "alice", "password": "pw"}], life=1.5)
+    exchange.add_orders(1)
+    plain_fleet.start(dry_run="true", username="alice", password="pw")
+    eventually(lambda: exchange.auth_counts()["renewals"] > 1, what="two renewals")
+    plain_fleet.queue().cancel(order_id=1)
+    assert plain_fleet.ends(1)[1]["evidence"] == "dry_run Working"
+    assert (exchange.auth_counts()["logins"], exchange.requests()) == (1, [])
+
+
+def test_every_command_says_that_it_is_a_dry_run(plain_fleet: Fleet) -> None:
+    plain_fleet.start(dry_run="true")
+    assert "DRY RUN: CANCELQ_DRY_RUN is on" in plain_fleet.run("resume", dry_run="true").stderr
+    assert "DRY RUN" not in plain_fleet.run("resume").stderr
+
+
 def test_a_dry_run_that_does_not_start_is_in_nobodys_way(plain_fleet: Fleet) -> None:
     failed = plain_fleet.run("worker", dry_run="true", database_url="sqlite:////nowhere/audit.sqlite3")
     assert failed.returncode == 2

@@ -295,6 +295,26 @@ def test_a_pause_that_was_over_before_a_later_job_is_not_told_of_it(why: Why, au
     )
 
 
+def test_a_mass_cancel_hides_no_pause(why: Why, audit_engine: Engine) -> None:
+    begun = an_action("m", after=-10)
+    begun.values["action"] = "cancel_all"
+    record(audit_engine, job_fact(a_job()), an_action("p", after=-50), begun)
+    assert "paused by bob" in why.text("123")
+
+
+def test_an_order_that_a_dry_run_left_open_needs_no_person(why: Why, audit_engine: Engine) -> None:
+    record(
+        audit_engine,
+        job_fact(a_job()),
+        a_look("Working", after=50),
+        an_end(Outcome.UNRESOLVED, "dry_run Working", after=60),
+    )
+    assert "a person is needed" not in why.text("123")
+    assert "= unresolved: a dry run, nothing was to be POSTed, and the order was open (Working)" in why.text(
+        "123"
+    )
+
+
 def test_a_pause_that_goes_on_is_told_of_an_open_job(why: Why, audit_engine: Engine) -> None:
     record(audit_engine, job_fact(a_job()), an_action(after=-50))
     assert "paused by bob, from 2026-11-23 11:59:59.950 not resumed since" in why.text("123")

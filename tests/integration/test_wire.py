@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import requests.exceptions
 import urllib3.exceptions
-from pydantic import SecretStr
 
 from tests.parts.exchange import TOKEN, eventually
 from tests.parts.exchange import Exchange as Simulator
@@ -23,9 +22,11 @@ from tests.parts.rogue import ACCEPTED, closing, rogue
 from worker.errors import LeaseLapsed
 from worker.exchange.client import CANCEL_BODY_CAP, Exchange, no_permit
 from worker.exchange.line import Timeouts
+from worker.exchange.token import Bearer
 from worker.exchange.wire import HERE
 from worker.job import OrderId
 from worker.reply import Answered, NotSent, Reply, Unanswered
+from worker.secret import SecretStr
 
 TOTAL = 0.6
 SLACK = 0.3  # the requirement: total_timeout + 0.3 s
@@ -40,7 +41,7 @@ def connect() -> Iterator[Callable[[str], Exchange]]:
         def make(url: str, **wider: float) -> Exchange:
             bounds = {"connect": 0.4, "read": 0.5, "total": TOTAL} | wider
             timeouts = Timeouts(**{name: timedelta(seconds=bound) for name, bound in bounds.items()})
-            client = Exchange(url, SecretStr(TOKEN), timeouts=timeouts, connections=4)
+            client = Exchange(url, Bearer.fixed(SecretStr(TOKEN)), timeouts=timeouts, connections=4)
             stack.callback(client.close)
             return client
 
@@ -73,8 +74,12 @@ def test_an_answer_that_drips_is_given_up_at_the_total_bound(
 
 @pytest.mark.parametrize(
     "head",
-    [b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b"HTTP/1.0 200 OK\r\nContent-Length: 500\r\n\r\n"],
-    ids=["until_the_end", "one_request_a_connection"],
+    [
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 500\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length:",  # the blanks belong to the head
+    ],
+    ids=["until_the_end", "one_request_a_connection", "length_cut_off"],
 )
 def test_a_dripping_body_on_a_closing_connection_is_given_up_too(connect: Any, head: bytes) -> None:
     with rogue() as server:

@@ -4,10 +4,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sqlalchemy import Engine
 
+from worker.audit.carry import carry_all
 from worker.audit.facts import (
     Fact,
     Seen,
@@ -23,6 +26,9 @@ from worker.audit.facts import (
     start_fact,
     verdict_fact,
 )
+from worker.audit.journal import Journal
+from worker.audit.seals import add
+from worker.audit.verify import verify
 from worker.audit.writer import AuditWriter
 from worker.job import Action, CancelRequest, Job, JobId, Joiner, OrderId, Outcome, Priority, Steering, Step
 from worker.reply import Answered, NotSent, Reply, Unanswered
@@ -129,7 +135,7 @@ def an_action(name: str = "action-1", kind: Steering = Steering.PAUSE, *, after:
 
 
 def a_row_everywhere(name: str = "job-1") -> list[Fact]:
-    """One row in every table."""
+    """One row in every table of facts."""
     return [
         *a_whole_life(name),
         a_late_reply(name),
@@ -140,8 +146,10 @@ def a_row_everywhere(name: str = "job-1") -> list[Fact]:
 
 
 @contextmanager
-def writing(engine: Engine, writer: str = "writer-1") -> Iterator[AuditWriter]:
-    audit = AuditWriter(engine, writer=writer, environment=ENVIRONMENT)
+def writing(
+    engine: Engine, writer: str = "writer-1", *, journal: Journal | None = None
+) -> Iterator[AuditWriter]:
+    audit = AuditWriter(engine, writer=writer, environment=ENVIRONMENT, journal=journal)
     audit.start()
     yield audit
     audit.stop(timedelta(seconds=5))
@@ -150,6 +158,18 @@ def writing(engine: Engine, writer: str = "writer-1") -> Iterator[AuditWriter]:
 def record(engine: Engine, *facts: Fact, writer: str = "writer-1") -> None:
     with writing(engine, writer) as audit:
         audit.commit(facts)
+
+
+def displace(engine: Engine, fact: Fact, writer: str = "writer-9") -> None:
+    """A row from a host's journal that finds its place taken."""
+    with TemporaryDirectory() as home:
+        journal = Journal(Path(home), "ledger", ENVIRONMENT, lambda *_told: None)
+        audit = AuditWriter(engine, writer=writer, environment=ENVIRONMENT, journal=journal)
+        audit.start(journaling=True)
+        audit.commit([fact])
+        audit.stop()
+        carry_all(journal, engine, ending=lambda: False)
+        journal.engine.dispose()
 
 
 def at_once(work: Callable[[int], None], threads: int) -> None:
@@ -169,3 +189,12 @@ def at_once(work: Callable[[int], None], threads: int) -> None:
         thread.join()
     if errors:
         raise errors[0]
+
+
+def seal(engine: Engine) -> str:
+    """Seal all that is there; the digest that an auditor would write down."""
+    found = verify(engine)
+    assert found.ok
+    made = add(engine, found.seals.newest, found.unsealed, ENVIRONMENT)
+    assert made is not None
+    return made.digest

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,10 +18,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, create_engine, text
 
 from worker.audit.engine import open_engine
-from worker.audit.schema import migrate
+from worker.audit.migrating import migrate
 
 # The server refuses to run as root. The kernel stops it (SIGQUIT: at once) when the tests die; PR_SET_PDEATHSIG = 1,
 # set last because a change of user clears it.
@@ -71,8 +71,15 @@ class PostgresServer:
 
     def restart(self) -> None:
         """Die in mid-air, then come back on the same files."""
+        self.halt()
+        self.revive()
+
+    def halt(self) -> None:
+        """Die in mid-air."""
         self.process.send_signal(signal.SIGQUIT)
         self.process.wait(START_PATIENCE)
+
+    def revive(self) -> None:
         self.process = self.start()
         _wait_until_ready(self)
 
@@ -93,8 +100,7 @@ class PostgresServer:
 
     def stop(self) -> None:
         self.thaw()
-        self.process.send_signal(signal.SIGQUIT)
-        self.process.wait(START_PATIENCE)
+        self.halt()
 
 
 def _binaries(folder: Path, user: "pwd.struct_passwd | None") -> Path:
@@ -114,7 +120,7 @@ def _launched(user: "pwd.struct_passwd | None", *command: str) -> list[str]:
     return [sys.executable, "-c", LAUNCH, str(os.getpid()), str(uid), str(gid), *command]
 
 
-def _start(folder: Path) -> PostgresServer:
+def _start(folder: Path, settings: Mapping[str, str]) -> PostgresServer:
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
     binaries = _binaries(folder, user)
     if user is not None:
@@ -129,8 +135,8 @@ def _start(folder: Path) -> PostgresServer:
     )
     if made.returncode != 0:
         raise Unavailable(made.stderr.decode(errors="replace")[-500:])
-    settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
-    command = [str(binaries / "postgres"), "-D", str(cluster), "-k", str(folder), *settings]
+    given = [f"--{name}={value}" for name, value in {**SETTINGS, **settings}.items()]
+    command = [str(binaries / "postgres"), "-D", str(cluster), "-k", str(folder), *given]
 
     def start() -> "subprocess.Popen[bytes]":
         with (folder / "log").open("ab") as log:
@@ -156,11 +162,11 @@ def _wait_until_ready(server: PostgresServer) -> None:
 
 
 @contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
+def running_postgres(**settings: str) -> Iterator[PostgresServer]:
     """A server of one's own, in a short folder (a socket's path has a limit of about 100 bytes)."""
     folder = Path(tempfile.mkdtemp(prefix="cq-pg-"))
     try:
-        server = _start(folder)
+        server = _start(folder, settings)
         try:
             yield server
         finally:
@@ -271,3 +277,26 @@ def audit_engine(database_url: str) -> Iterator[Engine]:
     engine = open_engine(database_url)
     yield engine
     engine.dispose()
+
+
+INSERTED_INTO = "jobs, requests, starts, replies, verdicts, reads, outcomes"
+
+
+@contextmanager
+def database_taking_no_rows(url: str, tables: str = INSERTED_INTO) -> Iterator[None]:
+    """Hold the lock that every insert needs; readers go on. SQLite knows only the lock of all tables."""
+    engine = create_engine(
+        url.replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT"
+    )
+    sqlite = engine.dialect.name == "sqlite"
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("BEGIN IMMEDIATE" if sqlite else "BEGIN"))
+            if not sqlite:
+                connection.execute(text(f"LOCK TABLE {tables} IN SHARE ROW EXCLUSIVE MODE"))
+            try:
+                yield
+            finally:
+                connection.execute(text("ROLLBACK"))
+    finally:
+        engine.dispose()

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.parts.understudy import cancelq
+
 Diagnose = Callable[..., "Diagnosis"]
 
 
@@ -41,6 +43,8 @@ def run_doctor(
     """Without any setting but these, in an empty working directory."""
     environment = {"PATH": "/usr/bin:/bin", "CANCELQ_HOME": str(folder / "home")}
     environment |= {f"CANCELQ_{name.upper()}": value for name, value in settings.items()}
+    if preexec is None:
+        return cancelq(["doctor", *options], environment, folder=Path(__file__).parents[2])
     return subprocess.run(
         [sys.executable, "-m", "worker", "doctor", *options],
         env=environment,

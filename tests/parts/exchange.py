@@ -56,6 +56,31 @@ class Exchange:
         """latency, read_latency, read_lag, settle: seconds or [least, most]; seed."""
         self._post("/sim/faults", {"defaults": settings})
 
+    def auth(self, **settings: Any) -> None:
+        """users, life, most, evicted, logins=[steps], renewals=[steps], expire: see the simulator's script."""
+        self._post("/sim/faults", {"auth": settings})
+
+    def lists(self, *steps: dict[str, Any]) -> None:
+        """What the next lists of orders meet, as steps of a read."""
+        self._post("/sim/faults", {"lists": list(steps)})
+
+    def contracts(self, **ids: int) -> None:
+        """Contracts by name."""
+        self._post("/sim/faults", {"contracts": ids})
+
+    def auth_counts(self) -> dict[str, int]:
+        """logins, renewals, failed, evicted, most_alive."""
+        found: dict[str, int] = self._ask("GET", "/sim/auth")[1]
+        return found
+
+    def log_in(self, name: str = "alice", password: str = "pw", **fields: Any) -> tuple[int, Any]:
+        """Asks for a token as a plain client would."""
+        body = {"name": name, "password": password, **fields}
+        return self._ask("POST", "/v1/auth/accesstokenrequest", body)
+
+    def renew(self, token: str) -> tuple[int, Any]:
+        return self.get("/auth/renewaccesstoken", token=token)
+
     def reset(self) -> None:
         self._post("/sim/reset", {})
 
@@ -72,6 +97,10 @@ class Exchange:
         """Every POST to cancelorder, or those of one order, in order of arrival."""
         rows = self._lines(f"/sim/requests?since={since}")
         return [row for row in rows if order_id in {None, row["order_id"]}]
+
+    def calls(self) -> list[int]:
+        """When calls came, reads and all others included: µs since 1970."""
+        return [row["at"] for row in self._lines("/sim/calls")]
 
     def wait_for(self, order_id: int, **facts: Any) -> dict[str, Any]:
         """The order's truth as soon as it shows these facts."""
@@ -91,13 +120,13 @@ class Exchange:
 
         return eventually(enough, what=f"{count} POSTs")
 
-    def post(self, order_id: Any, **fields: Any) -> tuple[int, Any]:
+    def post(self, order_id: Any, *, token: str = TOKEN, **fields: Any) -> tuple[int, Any]:
         """Cancels as a plain client would: (status, JSON or text)."""
-        return self._ask("POST", "/v1/order/cancelorder", {"orderId": order_id, **fields})
+        return self._ask("POST", "/v1/order/cancelorder", {"orderId": order_id, **fields}, token=token)
 
-    def get(self, path: str) -> tuple[int, Any]:
+    def get(self, path: str, *, token: str = TOKEN) -> tuple[int, Any]:
         """Reads below /v1: get("/order/item?id=1") → (status, JSON or text)."""
-        return self._ask("GET", f"/v1{path}")
+        return self._ask("GET", f"/v1{path}", token=token)
 
     def _post(self, path: str, body: Any) -> Any:
         status, said = self._ask("POST", path, body)
@@ -109,8 +138,10 @@ class Exchange:
         assert status == 200, text
         return [json.loads(line) for line in text.splitlines()]
 
-    def _ask(self, method: str, path: str, body: Any = None, *, lines: bool = False) -> tuple[int, Any]:
-        headers = {"Authorization": f"Bearer {TOKEN}", "Connection": "close"}
+    def _ask(
+        self, method: str, path: str, body: Any = None, *, lines: bool = False, token: str = TOKEN
+    ) -> tuple[int, Any]:
+        headers = {"Authorization": f"Bearer {token}", "Connection": "close"}
         sent = None if body is None else json.dumps(body).encode()
         with contextlib.closing(http.client.HTTPConnection(self.address, timeout=30)) as connection:
             connection.request(method, path, sent, headers)

@@ -16,12 +16,12 @@ from sqlalchemy import select, text
 
 from models import Base
 from tests.parts.exchange import TOKEN, Exchange, eventually
-from tests.parts.understudy import Doom, Understudy
+from tests.parts.understudy import Doom, Fate, Understudy, cancelq
 from worker import CancelQueue
 from worker.audit.engine import open_engine, reading
-from worker.audit.schema import migrate
+from worker.audit.migrating import migrate
 from worker.audit.surface import rows
-from worker.audit.verify import verify
+from worker.audit.verify import Verification, verify
 from worker.ledger.client import Ledger
 
 READY = "worker.started"
@@ -83,22 +83,27 @@ class Fleet:
 
     def environment(self, **settings: str) -> Mapping[str, str]:
         plain = {k: v for k, v in os.environ.items() if not k.startswith("CANCELQ_")}
+        ready = {} if settings.keys() & {"username", "credentials"} else {"CANCELQ_ACCESS_TOKEN": TOKEN}
         return (
             plain
             | QUICK
+            | ready
             | {
                 "CANCELQ_HOME": str(self.folder),
                 "CANCELQ_REDIS_URL": self.redis_url,
                 "CANCELQ_LEDGER": self.ledger,
                 "CANCELQ_DATABASE_URL": self.database_url,
                 "CANCELQ_EXCHANGE_URL": self.exchange.url,
-                "CANCELQ_ACCESS_TOKEN": TOKEN,
                 **{f"CANCELQ_{name.upper()}": value for name, value in settings.items()},
             }
         )
 
-    def start(self, *, wait: bool = True, **settings: str) -> Worker:
-        """One more worker process, ready to be rung unless `wait` is off."""
+    def start(self, **settings: str) -> Worker:
+        """One more worker process, ready to be rung."""
+        return self.fork(**settings).when_ready()
+
+    def spawn(self, **settings: str) -> Worker:
+        """`cancelq worker` as a shell would start it, imports and all; not waited for."""
         log = self._log()
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -108,11 +113,10 @@ class Fleet:
                 stdout=out,
                 stderr=out,
             )
-        worker = self._joined(Worker(process, log))
-        return worker.when_ready() if wait else worker
+        return self._joined(Worker(process, log))
 
-    def fork(self, *arguments: str, doom: Doom | None = None, **settings: str) -> Worker:
-        """A `cancelq worker` (or ARGUMENTS), forked and thus there sooner; with a doom it dies at a gap."""
+    def fork(self, *arguments: str, doom: Fate | None = None, **settings: str) -> Worker:
+        """A `cancelq worker` (or ARGUMENTS), forked and thus there sooner; with a doom it dies at a gap, or is deaf."""
         log = self._log()
         what = arguments or ("worker",)
         return self._joined(Worker(Understudy(what, self.environment(**settings), log, doom), log))
@@ -130,15 +134,7 @@ class Fleet:
 
     def run(self, *arguments: str, bound: float = 30, **settings: str) -> "subprocess.CompletedProcess[str]":
         """One `cancelq` command against the same parts."""
-        command = [sys.executable, "-m", "worker", *arguments]
-        return subprocess.run(
-            command,
-            env=self.environment(**settings),
-            capture_output=True,
-            text=True,
-            timeout=bound,
-            check=False,
-        )
+        return cancelq(arguments, self.environment(**settings), bound=bound)
 
     def queue(self, bound: timedelta = timedelta(seconds=5)) -> CancelQueue:
         return self.closing.enter_context(CancelQueue(self.redis_url, self.ledger, bound=bound))
@@ -146,6 +142,11 @@ class Fleet:
     def ledger_client(self) -> Ledger:
         """What a worker sees of the ledger; closed with the fleet."""
         return self.closing.enter_context(Ledger(self.redis_url, self.ledger, timeout=timedelta(seconds=5)))
+
+    def when_compared(self) -> None:
+        """Wait until a worker has compared the ledger with the audit: before that nothing is POSTed."""
+        ledger = self.ledger_client()
+        eventually(lambda: not ledger.sweep(timedelta(0)).uncompared, what="a compared ledger")
 
     def view(self, name: Any) -> list[dict[str, Any]]:
         engine = open_engine(self.database_url)
@@ -175,10 +176,13 @@ class Fleet:
 
     def fault_of_audit(self) -> Any:
         """What `cancelq verify` would name, the ledger's witnessed heads included."""
+        return self.verified().fault
+
+    def verified(self) -> Verification:
         engine = open_engine(self.database_url)
         try:
             with Ledger(self.redis_url, self.ledger, timeout=timedelta(seconds=5)) as ledger:
-                return verify(engine, ledger.heads()).fault
+                return verify(engine, ledger.heads())
         finally:
             engine.dispose()
 

@@ -4,15 +4,16 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from worker.job import ClaimId, JobId, Outcome, State, Step
-from worker.ledger.client import Claimed, Closing, Ledger, Settlement
+from worker.job import DEFAULT_LOGIN, ClaimId, JobId, Outcome, State, Step
+from worker.ledger.client import Ledger
+from worker.ledger.words import Claimed, Closing, Settlement
 
 if TYPE_CHECKING:
     from redis import Redis
 
 LEASE = timedelta(seconds=30)
 NO_TIME = timedelta(0)
-PLACES = ("lapsed", "urgent", "due", "confirm", "leases")
+PLACES = ("closing", "lapsed", "urgent", "due", "confirm", "leases")
 
 
 class Door:
@@ -52,6 +53,13 @@ class Door:
         return [json.loads(bell) for bell in self.redis.lrange(self.key("bells"), 0, -1)]
 
 
+def settle_in(ledger: Ledger) -> None:
+    """As a worker does on a server that it has not met before: functions, and nothing to put back."""
+    ledger.load_functions()
+    ledger.compare("test", LEASE)
+    assert ledger.compared("test")
+
+
 def claim(ledger: Ledger, claim_id: str = "claim-1", *, lease: timedelta = LEASE, jobs: int = 64) -> Claimed:
     return ledger.claim(ClaimId(claim_id), "test-worker", lease=lease, jobs=jobs, confirms=jobs)
 
@@ -62,6 +70,10 @@ def claimed_ids(
     return [job.id for job in claim(ledger, claim_id, lease=lease, jobs=jobs).jobs]
 
 
+def lock_out(ledger: Ledger, span: timedelta, login: str = DEFAULT_LOGIN) -> datetime:
+    return ledger.hold(login, span, lockout=True)
+
+
 def settlement(
     job_id: str,
     claim_id: str = "claim-1",
@@ -69,10 +81,17 @@ def settlement(
     step: Step = Step.POST,
     delay: timedelta = NO_TIME,
     fields: dict[str, str | None] | None = None,
+    posts: int = 0,
 ) -> Settlement:
     state = {Step.CONFIRM: State.CONFIRMING, Step.RECONCILE: State.RECONCILING}.get(step, State.PARKED)
     return Settlement(
-        job=JobId(job_id), claim=ClaimId(claim_id), step=step, state=state, delay=delay, fields=fields or {}
+        job=JobId(job_id),
+        claim=ClaimId(claim_id),
+        step=step,
+        state=state,
+        delay=delay,
+        fields=fields or {},
+        posts=posts,
     )
 
 
@@ -82,7 +101,7 @@ def finish(ledger: Ledger, job_id: str, claim_id: str = "claim-1") -> bool:
     )[0]
 
 
-def closing(job_id: str, claim_id: str = "claim-1") -> Closing:
+def closing(job_id: str, claim_id: str = "claim-1", *, posts: int = 0) -> Closing:
     return Closing(
         job=JobId(job_id),
         claim=ClaimId(claim_id),
@@ -90,4 +109,5 @@ def closing(job_id: str, claim_id: str = "claim-1") -> Closing:
         evidence="order_read",
         deadline=None,
         fields={},
+        posts=posts,
     )

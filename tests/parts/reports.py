@@ -30,7 +30,7 @@ HOSTILE = {
 
 
 def a_line(**facts: Any) -> Line:
-    known = dict.fromkeys(Line.__dataclass_fields__)
+    known = dict.fromkeys(Line._fields)
     basics = {"job_id": "job-1", "account": "A", "order_id": 1, "request_id": "r", "enqueued_at": at(0)}
     counts = {"joiners": 0, "attempts": 1, "environment": "e"}
     return Line(**{**known, **basics, **counts, **facts})

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from redis import Redis
 
-from tests.parts.databases import empty_database_beside
+from tests.parts.databases import database_taking_no_rows, empty_database_beside
 from tests.parts.exchange import eventually
 from tests.parts.fleet import Fleet
 from tests.parts.kills import assert_nothing_lost
@@ -20,10 +20,20 @@ from worker.audit.schema import head
 from worker.gaps import Gap
 from worker.job import Steering
 from worker.ledger.receipt import Fate
+from worker.ledger.spool import Spool
+from worker.ledger.words import Rules
 
 ORDERS = range(1001, 1013)
 # The shortest there is: what a killed worker held is taken over a second later.
 QUICK = {"lease": "1", "concurrency": "4"}
+# A right to ask for a token lapses two seconds after the longest call.
+LOGIN = {
+    "username": "alice",
+    "password": "pw",
+    "connect_timeout": "1",
+    "read_timeout": "1",
+    "total_timeout": "1",
+}
 A_DAY = timedelta(days=1)
 A_MOMENT = timedelta(0)
 
@@ -53,7 +63,7 @@ def set_up(fleet: Fleet, last: Step | None = None) -> None:
     fleet.exchange.add_orders(*ORDERS, account="default")
     for order, step in (POSTS | {ORDERS[-1]: last or {}}).items():
         fleet.exchange.script(order, step)
-    fleet.ledger_client().prepare(A_DAY)
+    fleet.ledger_client().prepare(Rules(dedupe_life=A_DAY))
 
 
 def enqueue(fleet: Fleet, *orders: int) -> None:
@@ -137,6 +147,71 @@ def with_an_alert(gap: Gap, fleet: Fleet, *, sent: int) -> None:
         assert redis.zcard(f"{{{fleet.ledger}}}:alerts") == 1
 
 
+def while_the_database_is_away(gap: Gap, fleet: Fleet) -> None:
+    """Reached by a worker that meets an outage, and goes on through its journal."""
+    set_up(fleet)
+    victim = fleet.fork(doom=Doom(gap), **QUICK).when_ready()
+    fleet.when_compared()
+    with database_taking_no_rows(fleet.database_url):
+        enqueue(fleet, *ORDERS)
+        victim.meet(Doom(gap))
+
+
+def once_the_database_is_back(gap: Gap, fleet: Fleet) -> None:
+    """Reached by the worker that carries over what its journal keeps."""
+    set_up(fleet)
+    victim = fleet.fork(doom=Doom(gap), **QUICK).when_ready()
+    fleet.when_compared()
+    with database_taking_no_rows(fleet.database_url):
+        enqueue(fleet, *ORDERS)
+        eventually(lambda: "audit.journaling" in victim.said(), seconds=30, what="a journal in use")
+    victim.meet(Doom(gap))
+
+
+def bringing_an_attempt_after_its_end(gap: Gap, fleet: Fleet) -> None:
+    """Reached by who carries over an attempt of a killed worker, whose job another host has ended meanwhile."""
+    set_up(fleet)
+    lost = fleet.fork(**QUICK).when_ready()
+    fleet.when_compared()
+    with database_taking_no_rows(fleet.database_url):
+        enqueue(fleet, SLOW)
+        fleet.exchange.wait_for_posts(1, SLOW)
+        lost.kill()
+    enqueue(fleet, *(order for order in ORDERS if order != SLOW))
+    elsewhere = fleet.fork(home=str(fleet.folder / "elsewhere"), **QUICK)
+    fleet.ends(len(ORDERS))
+    elsewhere.kill()
+    assert fleet.attempts(SLOW) == []
+    fleet.die_at(Doom(gap), **QUICK)
+    assert fleet.attempts(SLOW)[0]["verdict"] is None
+    fleet.fork(**QUICK)  # nothing is left to be carried over
+    eventually(lambda: fleet.attempts(SLOW)[0]["verdict"], seconds=20, what="a verdict of the late attempt")
+
+
+def asking_for_a_token(gap: Gap, fleet: Fleet) -> None:
+    """Reached by who asks for the fleet's token; another worker asks again once that right has lapsed."""
+    at_work(gap, fleet, **LOGIN)
+    logins = fleet.exchange.auth_counts()["logins"]
+    assert logins == (0 if gap is Gap.GRANT_DUE else 1)
+    other = fleet.fork(**QUICK | LOGIN)
+    eventually(lambda: "token.taken" in other.said(), seconds=20, what="a token")
+    assert fleet.exchange.auth_counts()["logins"] == (2 if gap is Gap.GRANTED else 1)
+
+
+def after_a_loss(gap: Gap, fleet: Fleet) -> None:
+    """Reached by who meets a ledger that was emptied while nobody was there."""
+    set_up(fleet)
+    enqueue(fleet, *ORDERS)
+    steer(fleet, Steering.PAUSE)
+    registrar = fleet.fork(**QUICK)
+    eventually(lambda: len(fleet.table("requests")) == len(ORDERS), seconds=20, what="all jobs on record")
+    registrar.kill()
+    with Redis.from_url(fleet.redis_url) as redis:
+        redis.delete(*redis.scan_iter(f"{{{fleet.ledger}}}*"))
+    fleet.die_at(Doom(gap), **QUICK)
+    steer(fleet, Steering.RESUME)  # the pause is on record, and would be put back as well
+
+
 def lost(fleet: Fleet, order: int) -> bool:
     return [row["error"] for row in fleet.attempts(order)] == ["worker lost"]
 
@@ -164,6 +239,7 @@ SCENES: dict[Gap, tuple[Scene, ...]] = {
     Gap.SETTLED: (at_work,),
     Gap.STORY_READ: (after_another_kill,),
     Gap.ORDER_READ: (at_work,),
+    Gap.COMMANDS_READ: (partial(at_work, last={"drop": "before"}),),
     Gap.REPORTS_READ: (partial(at_work, last={"late_reject": True, "quiet": True}),),
     Gap.FILLS_READ: (at_work,),
     Gap.CLOSED: (at_work,),
@@ -171,14 +247,25 @@ SCENES: dict[Gap, tuple[Scene, ...]] = {
     Gap.FINISHED: (at_work,),
     Gap.BATCH_DUE: EACH_COMMIT,
     Gap.BATCH_ON_DISK: EACH_COMMIT,
+    Gap.JOURNAL_TOLD: (while_the_database_is_away,),
+    Gap.JOURNAL_DUE: (while_the_database_is_away,),
+    Gap.JOURNAL_ON_DISK: (while_the_database_is_away,),
+    Gap.CARRIED: (once_the_database_is_back,),
+    Gap.JOURNAL_CLEARED: (once_the_database_is_back,),
+    Gap.LEFT_OPEN: (bringing_an_attempt_after_its_end,),
     Gap.RENEWED: (at_work,),
     Gap.SWEPT: (partial(at_work, nth=2),),
     Gap.UNREGISTERED_READ: (while_paused,),
     Gap.REGISTERED_ON_DISK: (while_paused,),
     Gap.ACTION_ON_DISK: (while_paused,),
     Gap.WITNESS_DUE: (at_work,),
+    Gap.COMPARISON_BEGUN: (after_a_loss,),
+    Gap.PUT_BACK: (after_a_loss,),
     Gap.ALERT_TAKEN: (partial(with_an_alert, sent=0),),
     Gap.ALERT_SENT: (partial(with_an_alert, sent=1),),
+    Gap.GRANT_DUE: (asking_for_a_token,),
+    Gap.GRANTED: (asking_for_a_token,),
+    Gap.SHELVED: (asking_for_a_token,),
     Gap.SIGNED_ON: (at_work,),
     Gap.SENDERS_ENDED: (asked_to_end,),
 }
@@ -201,9 +288,11 @@ ON_DISK: dict[Gap, tuple[str, int]] = {
     Gap.CLOSED: ("reads", 1),
     Gap.OUTCOME_ON_DISK: ("outcomes", 2),
     Gap.FINISHED: ("outcomes", 1),
+    Gap.CARRIED: ("starts", 1),
+    Gap.JOURNAL_CLEARED: ("starts", 1),
     Gap.REGISTERED_ON_DISK: ("jobs", len(ORDERS)),
     Gap.ACTION_ON_DISK: ("actions", 1),
-    Gap.BATCH_ON_DISK: ("starts", 1),
+    Gap.BATCH_ON_DISK: ("jobs", 1),
 }
 
 
@@ -213,10 +302,50 @@ ON_DISK: dict[Gap, tuple[str, int]] = {
 def ask(gap: Gap, fleet: Fleet) -> None:
     """A producer that died before it knew asks again under the same request id."""
     fleet.exchange.add_orders(1)
-    fleet.ledger_client().prepare(A_DAY)
+    fleet.ledger_client().prepare(Rules(dedupe_life=A_DAY))
     request = ("enqueue", "1", "--request-id", "mine")
     fleet.die_at(Doom(gap), *request)
     assert json.loads(fleet.run(*request).stdout)["status"] == Fate.DUPLICATE
+    fleet.fork()
+    assert_nothing_lost(fleet, 1)
+
+
+def forget(gap: Gap, fleet: Fleet) -> None:
+    """Whoever dies while it empties a spool leaves one that later requests can be kept in."""
+    fleet.exchange.add_orders(1, 2, 3)
+    fleet.ledger_client().prepare(Rules(dedupe_life=A_DAY))
+    path, nobody = fleet.folder / "spool", "redis://127.0.0.1:1/0"
+
+    def kept(*orders: int) -> None:
+        for order in orders:
+            told = fleet.run("enqueue", str(order), "--spool", str(path), redis_url=nobody)
+            assert json.loads(told.stdout)["status"] == Fate.SPOOLED
+
+    kept(1, 2)
+    spool = Spool(path, fleet.ledger)
+    spool.drop(spool.read()[0].end)  # the first one was sent on before
+    fleet.die_at(Doom(gap), "enqueue", "--spool", str(path))
+    kept(3)
+    sent = fleet.run("enqueue", "--spool", str(path)).stdout.splitlines()
+    assert [json.loads(line)["orderId"] for line in sent][-1] == 3
+    fleet.queue().cancel(order_id=1)
+    fleet.fork()
+    assert_nothing_lost(fleet, 3)
+
+
+def keep(gap: Gap, fleet: Fleet) -> None:
+    """A request in a spool is sent on by whoever comes next; one that was sent before is a duplicate."""
+    fleet.exchange.add_orders(1)
+    fleet.ledger_client().prepare(Rules(dedupe_life=A_DAY))
+    spool = ("--spool", str(fleet.folder / "spool"))
+    request, nobody = ("enqueue", "1", *spool), "redis://127.0.0.1:1/0"
+    if gap is Gap.SPOOLED:
+        fleet.die_at(Doom(gap), *request, redis_url=nobody)
+    else:
+        assert json.loads(fleet.run(*request, redis_url=nobody).stdout)["status"] == Fate.SPOOLED
+        fleet.die_at(Doom(gap), "enqueue", *spool)
+    sent = json.loads(fleet.run("enqueue", *spool).stdout)
+    assert sent["status"] == (Fate.ACCEPTED if gap is Gap.SPOOLED else Fate.DUPLICATE)
     fleet.fork()
     assert_nothing_lost(fleet, 1)
 
@@ -259,6 +388,29 @@ def redrive(gap: Gap, fleet: Fleet) -> None:
     assert fleet.fault_of_audit() is None
 
 
+def cancel_all(gap: Gap, fleet: Fleet) -> None:
+    """Who died in the midst of a mass cancel starts it again: the same one goes on, and no order is asked for twice."""
+    fleet.exchange.add_orders(*range(1, 6), account="A")
+    fleet.ledger_client().prepare(Rules(dedupe_life=A_DAY))
+    fleet.fork()
+    words = ("cancel-all", "--account", "A")
+    fleet.die_at(Doom(gap), *words)
+    sheet = json.loads(fleet.run(*words).stdout)
+    ended = gap is Gap.MASS_ENDED
+    assert (sheet["result"], sheet["resumed"], sheet["seen"]) == ("none_left", not ended, 0 if ended else 5)
+    assert_nothing_lost(fleet, 5)
+    assert len(fleet.view("audit_jobs")) == 5
+    # A worker carries what the ledger has on record to SQL in its own time: the end comes last.
+    eventually(
+        lambda: actions(fleet, "cancel_all_end") == 1 + ended, what="the end of the mass cancel on record"
+    )
+    assert actions(fleet, "cancel_all") == 1 + ended
+
+
+def actions(fleet: Fleet, name: str) -> int:
+    return sum(row["action"] == name for row in fleet.view("audit_actions"))
+
+
 def ended_badly(fleet: Fleet, step: Step) -> str:
     """The job of a cancel that a worker brought to a bad end; the worker stays."""
     fleet.exchange.add_orders(1)
@@ -271,8 +423,15 @@ def ended_badly(fleet: Fleet, step: Step) -> str:
 
 COMMANDS: dict[Gap, tuple[Scene, ...]] = {
     Gap.ENQUEUE_SENT: (ask,),
+    Gap.SPOOLED: (keep,),
+    Gap.SPOOL_SENT: (keep,),
+    Gap.SPOOL_POINTED: (forget,),
     Gap.SCHEMA_STEP_DONE: (migrate,),
     Gap.SCHEMA_ON_DISK: (migrate,),
     Gap.FINDING_ON_DISK: (resolve,),
     Gap.REDRIVEN: (redrive,),
+    Gap.MASS_BEGUN: (cancel_all,),
+    Gap.MASS_NOTED: (cancel_all,),
+    Gap.MASS_SENT: (cancel_all,),
+    Gap.MASS_ENDED: (cancel_all,),
 }

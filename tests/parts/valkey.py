@@ -16,7 +16,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tests.parts.exchange import eventually
-from tests.parts.ledger import Door
+from tests.parts.ledger import Door, settle_in
 from worker.embedded.valkey import EmbeddedValkey, ensure, find_binary
 from worker.ledger.client import Ledger
 
@@ -54,7 +54,7 @@ def make_ledger() -> Iterator[Callable[[str, str], Ledger]]:
 
         def make(url: str, name: str) -> Ledger:
             ledger = stack.enter_context(Ledger(url, name, timeout=PATIENCE))
-            ledger.load_functions()
+            settle_in(ledger)
             return ledger
 
         yield make

@@ -11,11 +11,14 @@ from enum import StrEnum
 from typing import Any
 
 from tests.property.strands import Luck, Stage, Strand, judging
-from worker.errors import LeaseLapsed
+from worker.errors import LeaseLapsed, LedgerUnavailable, Withheld
 from worker.exchange.accounts import Accounts
-from worker.exchange.client import OrdersRead, ReportsRead
-from worker.job import OrderId
+from worker.exchange.client import CommandsRead, OrdersRead, ReportsRead
+from worker.exchange.governor import Governor
+from worker.exchange.token import Bearer
+from worker.job import DEFAULT_LOGIN, OrderId
 from worker.reply import Answered, NotSent, Reply, Unanswered
+from worker.secret import SecretStr
 
 ENDS = ("Canceled", "Filled", "Expired", "Rejected")
 LAGS = {Luck.LATE_VIEW: timedelta(seconds=0.5), Luck.OLD_VIEW: timedelta(seconds=1.9)}
@@ -98,6 +101,7 @@ class Command:
     order: int
     not_before: datetime | None
     rejected: str | None = None
+    label: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -170,6 +174,7 @@ class Book:
             order=post.order,
             not_before=datetime.fromisoformat(armed) if armed is not None else None,
             rejected=str(rejected) if rejected else None,
+            label=body["clOrdId"],
         )
         if fate.effect is not Effect.NONE:
             self.commands.append(command)
@@ -184,10 +189,12 @@ class Book:
 class ModelExchange:
     """One worker process's line to the book; stops before every request and before its answer."""
 
-    def __init__(self, book: Book, stage: Stage, sender: str) -> None:
+    def __init__(self, book: Book, stage: Stage, sender: str, governor: Governor) -> None:
+        self._governor = governor
         self._book = book
         self._stage = stage
         self._sender = sender
+        self.bearer = Bearer.fixed(SecretStr("any"))
         self.accounts = Accounts(list)  # orders say nothing of their account
 
     def cancel(self, body: bytes, permit: Callable[[], None], held: Callable[[], bool]) -> Reply:
@@ -195,8 +202,9 @@ class ModelExchange:
         if fate == NOT_SENT:
             return NotSent(error="refused")
         try:
+            self._governor.require_post(DEFAULT_LOGIN)
             permit()
-        except LeaseLapsed as error:
+        except (LeaseLapsed, Withheld, LedgerUnavailable) as error:
             return NotSent(error=str(error))
         asked = json.loads(body)
         post = Post(
@@ -212,6 +220,7 @@ class ModelExchange:
             status, said = self._book.arrive(post, asked)
         luck = self._stage.stand("answer")
         post.reply = self._answer(post, status, said) if luck == Luck.GOOD else self._lost(post)
+        self._governor.notice(DEFAULT_LOGIN, post.reply)
         return post.reply
 
     def orders(self, ids: Sequence[OrderId]) -> OrdersRead:
@@ -224,6 +233,23 @@ class ModelExchange:
         rows = {i: {"id": i, "ordStatus": status} for i, status in shown.items() if status is not None}
         reply = self._answered(200, list(rows.values()))
         return OrdersRead(reply=reply, found={order: [row] for order, row in rows.items()}, conclusive=True)
+
+    def commands(self, ids: Sequence[OrderId]) -> CommandsRead:
+        if self._stage.stand("commands") != Luck.GOOD:
+            return CommandsRead(reply=self._nothing(), found={})
+        rows = [
+            {
+                "id": c.id,
+                "orderId": c.order,
+                "clOrdId": c.label,
+                "commandType": "Cancel",
+                "commandStatus": "Pending",
+            }
+            for c in self._book.commands
+            if c.order in ids
+        ]
+        found = {i: [row for row in rows if row["orderId"] == i] for i in ids}
+        return CommandsRead(reply=self._answered(200, rows), found=found)
 
     def command_reports(self, ids: Sequence[int]) -> ReportsRead:
         if self._stage.stand("reports") != Luck.GOOD:

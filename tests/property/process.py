@@ -16,16 +16,21 @@ from tests.property.book import Book, ModelExchange
 from tests.property.strands import Luck, Stage, judging
 from tests.property.truth import Clock, Truth
 from worker.audit.facts import Fact
+from worker.audit.stamp import stamp_writer
 from worker.audit.writer import AuditWriter, Stored
 from worker.errors import AuditUnavailable, LedgerUnavailable
+from worker.exchange.clients import Clients
+from worker.exchange.governor import Governor, Rulings
 from worker.ledger.client import Ledger, Post
-from worker.policy import Policy
+from worker.ledger.words import Rules
+from worker.logins import Login
+from worker.policy import Policy, hold_of
 from worker.work.crew import Crew
 from worker.work.duty import Alarm
 from worker.work.hand import Hand, Held
 from worker.work.settle import Settler
 from worker.work.shift import Shift
-from worker.work.sweep import Upkeep
+from worker.work.sweep import SWEEP_INTERVAL, Upkeep
 
 LEASE = timedelta(seconds=100)
 WORK_BOUND = timedelta(seconds=1000)
@@ -71,8 +76,8 @@ class SteppedLedger:
                 self._tell(name, given, answer)
             if luck == Luck.ANSWER_LOST:
                 raise LedgerUnavailable("the answer was lost")
-            if name in {"claim", "sweep"} and answer.paused:
-                self._scene.truth.knows_of_pause.add(self._holder)
+            if name in {"claim", "sweep"} and answer.held:
+                self._scene.truth.knows_of_hold.add(self._holder)
             return answer
 
         return call
@@ -90,12 +95,18 @@ class SteppedLedger:
                 truth.told_finished(given[0], answer)
             case "sweep":
                 truth.told_swept(answer)
-            case "lock_out":
+            case "restore" | "compared":
+                truth.told_compared(name, answer)
+            case "hold":
                 truth.locked_until = answer
 
 
 class SteppedAudit:
-    """The real group commit, one call at a time; a commit that returned is on disk."""
+    """The real group commit, one call at a time; a commit that returned is on disk. There is no journal."""
+
+    mark = ""
+    journaling = False
+    journal_depth = 0
 
     def __init__(self, scene: Scene, writer: AuditWriter) -> None:
         self._scene = scene
@@ -104,7 +115,9 @@ class SteppedAudit:
     def head(self) -> Any:
         return self._writer.head()
 
-    def submit(self, facts: Sequence[Fact], *, timeout: timedelta = timedelta(0)) -> "Future[list[Stored]]":
+    def submit(
+        self, facts: Sequence[Fact], *, timeout: timedelta = timedelta(0), urgent: bool = False
+    ) -> "Future[list[Stored]]":
         answer: Future[list[Stored]] = Future()
         try:
             answer.set_result(self.commit(facts))
@@ -127,17 +140,25 @@ class SteppedAudit:
 
 
 class OnStageSenders:
-    """Sender threads are strands."""
+    """Sender threads are strands; those that are spoken for and not at work yet have no strand."""
 
     def __init__(self, stage: Stage, owner: str) -> None:
         self._stage = stage
         self._owner = owner
+        self._reserved = 0
 
     @property
     def free(self) -> int:
-        return SENDERS - len(self._stage.strands(self._owner, "send"))
+        return SENDERS - self._reserved - len(self._stage.strands(self._owner, "send"))
+
+    def reserve(self, count: int = 1) -> None:
+        self._reserved += count
+
+    def release(self) -> None:
+        self._reserved -= 1
 
     def hand(self, work: Callable[[], None]) -> None:
+        self.release()
         self._stage.begin(self._owner, "send", work)
 
 
@@ -214,23 +235,39 @@ class Process:
         scene = self.scene
         self._writer = AuditWriter(scene.engine, writer=self.holder, environment=URL)
         self._writer.start()
+        stamp_writer(self._writer, self.holder, scene.ledger.name)
+        clock, ledger = StageClock(scene.clock), SteppedLedger(scene, self.holder)
+        rulings = Rulings(
+            now=clock.now,
+            ask=lambda: ledger.sweep(SWEEP_INTERVAL),
+            grant=ledger.grant,
+            tell=lambda login, hold: ledger.hold(login, hold.span, lockout=hold.lockout),
+            hold_of=lambda verdict: hold_of(verdict, scene.policy),
+        )
+        governor = Governor(rulings, limited=False)
         self.crew = Crew(
             name=self.holder,
             writer=self.holder,
-            ledger=SteppedLedger(scene, self.holder),  # type: ignore[arg-type]
+            ledger=ledger,  # type: ignore[arg-type]
             audit=SteppedAudit(scene, self._writer),  # type: ignore[arg-type]
             engine=scene.engine,
-            exchange=ModelExchange(scene.book, scene.stage, self.holder),  # type: ignore[arg-type]
+            journal=None,
+            clients=Clients(
+                URL,
+                [Login(name="all")],
+                {"all": ModelExchange(scene.book, scene.stage, self.holder, governor)},  # type: ignore[dict-item]
+            ),
             policy=scene.policy,
             hand=Hand(lease=LEASE, work_bound=WORK_BOUND),
-            clock=StageClock(scene.clock),  # type: ignore[arg-type]
+            clock=clock,  # type: ignore[arg-type]
             lease=LEASE,
             concurrency=SENDERS,
-            dedupe_life=timedelta(days=1),
+            governor=governor,
+            rules=Rules(dedupe_life=timedelta(days=1)),
             post=Post(exchange=URL),
         )
         self.settler = Settler(self.crew, lambda _delay: None)
-        self.shift = Shift(self.crew, self.settler)
+        self.shift = Shift(self.crew, self.settler, lambda _delay: None)
         self.shift._senders = OnStageSenders(scene.stage, self.name)  # type: ignore[assignment]
         self.upkeep = Upkeep(self.crew, self.shift, Alarm(lambda: None), end=lambda _fault: None)
         for passes in (

@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
-from tests.parts.ledger import NO_TIME, PLACES, Door
+from tests.parts.ledger import NO_TIME, PLACES, Door, settle_in
 from tests.property.book import FATES, NOT_SENT, Book
 from tests.property.process import LEASE, Process, Scene
 from tests.property.strands import Luck, Stage, Strand
@@ -59,7 +59,7 @@ SPANS = [timedelta(seconds=s) for s in (0.05, 0.3, 1.2, 2.5, 7, 30, 100, 350)]
 ORDERS = st.sampled_from([1, 1, 1, *KNOWN, YOUNG])
 DEADLINES = st.sampled_from([None, None, 0, 20, 3600])
 STATES = ["Filled", "Canceled", "Expired", "Rejected", "PendingCancel", "Suspended", "Working"]
-DUTIES = ["renew", "sweep", "register", "witness"]
+DUTIES = ["renew", "sweep", "register", "witness", "compare"]
 # Far more than any run has needed: a job that is not done by then never ends.
 LAST_ROUNDS = 300
 
@@ -109,6 +109,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.audit = sqlite3.connect(here.database, isolation_level=None, check_same_thread=False)
         self.ledger = Ledger(here.redis_url, "machine", timeout=timedelta(seconds=10))
         clock = Clock(self.redis)
+        settle_in(self.ledger)
         self.book = Book(clock.now)
         self.door = Door(self.redis, "machine")
         self.truth = Truth(clock, self.book, self.door, self.audit, POLICY)
@@ -187,7 +188,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.truth.draining = True
         else:
             self.truth.paused = self.truth.draining = False
-            self.truth.knows_of_pause.clear()
+            self.truth.end_hold()
         assert (survey.paused, survey.draining) == (self.truth.paused, self.truth.draining)
         assert survey.open == sum(self.door.job(job)["state"] != "done" for job in self.truth.jobs)
         for process in self.processes if noticed else []:
@@ -231,6 +232,15 @@ class LedgerMachine(RuleBasedStateMachine):
             self._run(self.processes[takes_over], "round")
             for strand in self.stage.strands(self.processes[takes_over].name, "send")[-1:]:
                 self._run_strand(strand)
+
+    @rule(noticed=st.booleans())
+    def redis_is_another_server(self, *, noticed: bool) -> None:
+        """With the same data, which nobody can know before the comparison."""
+        self.redis.hset(self.door.key("meta"), "compared", "another one")
+        self.truth.uncompared = True
+        for process in self.processes if noticed else []:
+            process.begin_duty("sweep")
+            self._run(process, "sweep")
 
     @rule(noise=st.sampled_from(["a bell is lost", "bells are doubled", "the functions are loaded again"]))
     def something_means_nothing(self, noise: str) -> None:
@@ -359,7 +369,8 @@ class LedgerMachine(RuleBasedStateMachine):
         """Everything under way and everything due is done; then time passes until something is due again."""
         for command in self.book.actable():
             self.book.act(command)
-        self.processes[0].begin_duty("sweep")
+        for duty in ("sweep", "compare"):
+            self.processes[0].begin_duty(duty)
         for process in self.processes:
             while self._work_well(process):
                 pass
@@ -422,7 +433,7 @@ def _lucks(strand: Strand) -> list[str]:
             return [*FATES, NOT_SENT]
         case "answer":
             return [*GOOD * 2, Luck.ANSWER_LOST.value]
-        case "read" | "reports" | "fills":
+        case "read" | "commands" | "reports" | "fills":
             return READ_LUCK if strand.place == "read" else CALL_LUCK
         case "start" | "sleep":
             return GOOD

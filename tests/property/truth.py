@@ -12,7 +12,7 @@ from worker.audit.facts import Fact
 from worker.audit.writer import Stored
 from worker.clock import to_micros
 from worker.job import ClaimId, Evidence, JobId, Joiner, Outcome, Step
-from worker.ledger.client import Claimed, Closing, Settlement, Swept
+from worker.ledger.words import Claimed, Closing, Settlement, Swept
 from worker.policy import Policy
 from worker.reasons import Meaning
 from worker.reply import Answered
@@ -79,9 +79,19 @@ class Truth:
     claims: dict[str, tuple[str, str]] = field(default_factory=dict)  # job → claim, holder
     finished: dict[str, str] = field(default_factory=dict)  # job → the claim under which it was
     paused: bool = False
+    uncompared: bool = False
     draining: bool = False
     locked_until: datetime = BEGIN
-    knows_of_pause: set[str] = field(default_factory=set)  # holders that were told
+    knows_of_hold: set[str] = field(default_factory=set)  # holders that were told
+
+    @property
+    def held(self) -> bool:
+        """Nothing may be POSTed."""
+        return self.paused or self.uncompared
+
+    def end_hold(self) -> None:
+        if not self.held:
+            self.knows_of_hold.clear()
 
     # --- requests
 
@@ -120,10 +130,11 @@ class Truth:
     # --- the workers' calls, as they take effect
 
     def told_claim(self, holder: str, claim: str, claimed: Claimed) -> None:
-        assert self.clock.now() >= self.locked_until or not claimed.jobs, "claimed in a lock-out"
-        assert claimed.paused == self.paused
+        calling = [job for job in claimed.jobs if job.step is not Step.CLOSE]
+        assert self.clock.now() >= self.locked_until or not calling, "claimed in a lock-out"
+        assert claimed.held == self.held
         for job in claimed.jobs:
-            assert not (self.paused and job.step is Step.POST), f"{job.id} was to be POSTed in a pause"
+            assert not (self.held and job.step is Step.POST), f"{job.id} was to be POSTed in a hold"
             assert job.id not in self.claims, f"{job.id} is held by {self.claims[job.id]}"
             wanted = self.jobs[job.id]
             wanted.first_claim = wanted.first_claim or self.clock.now()
@@ -164,8 +175,16 @@ class Truth:
     def _is_held(self, job: str, claim: str) -> bool:
         return self.claims.get(job, ("", ""))[0] == claim
 
+    def told_compared(self, call: str, answer: int | None) -> None:
+        if call == "restore":
+            assert not answer, "nothing was lost, and something came back"
+        elif answer:
+            self.uncompared = False
+            self.end_hold()
+
     def told_swept(self, swept: Swept) -> None:
         """What the ledger took from its holders."""
+        assert (swept.held, swept.uncompared) == (self.held, self.uncompared)
         now = str(to_micros(self.clock.now()))
         for job_id in list(self.claims):
             if "claim" not in self.door.job(job_id):
@@ -196,7 +215,7 @@ class Truth:
         assert not flying, f"{said} beside {flying}"
         assert job.deadline is None or self.clock.now() < job.deadline, f"{said} after the deadline"
         assert job.end is None, f"{said} after its end"
-        assert post.sender not in self.knows_of_pause, f"{said} in a pause"
+        assert post.sender not in self.knows_of_hold, f"{said} in a hold"
         held = self.door.job(job.id)
         claim, holder = self.claims.get(job.id, ("", ""))
         assert holder == post.sender, f"{said}, held by {holder or 'nobody'}"
@@ -314,6 +333,8 @@ def _misplaced(job: Wanted, stored: dict[str, str], places: set[str]) -> Iterato
         right = set()
     elif "claim" in stored:
         right = {"leases"}
+    elif stored["step"] == "close":
+        right = {"closing"}
     elif "lapsed" in stored:
         right = {"lapsed"}
     elif stored["step"] != "post":

@@ -17,8 +17,8 @@ FLOORS: list[set[str]] = [
     {"ledger", "exchange", "audit", "embedded"},
     {"policy"},
     {"verdict"},
-    {"reasons", "reply", "settings", "job"},
-    {"clock", "errors", "gaps"},
+    {"reasons", "reply", "settings", "job", "logins"},
+    {"clock", "errors", "gaps", "rate_limit", "secret", "session"},
 ]
 ROOMS = {
     "redis": {"worker/ledger"},
@@ -36,6 +36,7 @@ ROOMS = {
     "flower": {"worker/app"},
     "tornado": {"worker/app"},
     "kombu": {"worker/app"},
+    "prometheus_client": {"worker/app"},
     "tenacity": {"worker/work", "worker/audit", "worker/ledger"},
     "aiohttp": {"worker/simulator"},
     "rich": {"worker/cli", "worker/report"},

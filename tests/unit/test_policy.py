@@ -12,13 +12,17 @@ from worker.job import CancelRequest, Evidence, Job, JobId, Memory, OrderId, Out
 from worker.policy import (
     Again,
     End,
+    Hold,
+    Idle,
     Policy,
     after_read,
     after_reply,
+    hold_of,
     instead_of_post,
     may_post,
     policy_from,
     resumed,
+    unasked,
 )
 from worker.reasons import VERSION, Meaning
 from worker.reply import Answered, NotSent, Unanswered
@@ -97,11 +101,25 @@ def test_another_command_pending_is_repeated_within_tens_of_milliseconds() -> No
 
 def test_waits_double_up_to_the_rule_s_longest() -> None:
     waits = [
-        again(after_reply(job(transient_replies=n), said("AnotherCommandPending"), POLICY, NOW)).delay
+        again(after_reply(job(transients=n), said("AnotherCommandPending"), POLICY, NOW)).delay
         for n in range(9)
     ]
     assert waits[:3] == [timedelta(milliseconds=ms) for ms in (30, 60, 120)]
     assert waits[-1] == timedelta(seconds=2)
+
+
+def test_a_read_that_finds_the_order_open_does_not_make_the_next_wait_short_again() -> None:
+    stuck = job(transients=6, transient_replies=3)
+    read = again(after_read(stuck, sight(OrderState.OPEN), POLICY, NOW))
+    stuck = replace(stuck, memory=read.memory)
+    decision = again(after_reply(stuck, said("AnotherCommandPending"), POLICY, NOW))
+    assert (decision.step, decision.delay) == (Step.POST, timedelta(milliseconds=1920))
+
+
+def test_the_read_after_three_unread_repeats_comes_when_it_may_permit_a_post() -> None:
+    stuck = job(transients=3, transient_replies=3)
+    decision = again(after_reply(stuck, said("AnotherCommandPending"), POLICY, NOW))
+    assert (decision.step, decision.delay) == (Step.RECONCILE, SECOND)
 
 
 def test_after_three_unread_repeats_the_order_is_read_first() -> None:
@@ -127,26 +145,41 @@ def test_everything_ambiguous_is_read_first(verdict: Verdict) -> None:
 
 def test_a_lock_out_stops_everybody() -> None:
     decision = again(after_reply(job(), said(status=429), POLICY, NOW))
-    assert (decision.lock_out, decision.delay) == (timedelta(hours=1), timedelta(hours=1))
+    assert decision.delay == timedelta(hours=1)
+    assert hold_of(said(status=429), POLICY) == Hold(span=timedelta(hours=1), lockout=True)
+
+
+@pytest.mark.parametrize(("told", "held"), [(1, 1), (3, 3), (0.5, 1)])
+def test_retry_after_makes_a_lock_out_longer_and_never_shorter(told: float, held: float) -> None:
+    verdict = replace(said(status=429), penalty=timedelta(hours=told))
+    assert hold_of(verdict, POLICY) == Hold(span=timedelta(hours=held), lockout=True)
 
 
 def test_budgets_do_not_count_what_all_stood_still() -> None:
     hour = 3600 * 10**6
     before = Memory(first_claim_at=5, proof_since=7, stood_still=hour)
-    after = resumed(before, NOW, stood_still=3 * hour, held_back=0)
+    after = resumed(before, NOW, Idle(held=3 * hour))
     assert (after.first_claim_at, after.proof_since, after.stood_still) == (
         5 + 2 * hour,
         7 + 2 * hour,
         3 * hour,
     )
-    assert resumed(after, NOW, stood_still=3 * hour, held_back=0) == after
-    assert resumed(Memory(), NOW, stood_still=hour, held_back=0) == Memory(
-        first_claim_at=to_micros(NOW), stood_still=hour
-    )
+    assert resumed(after, NOW, Idle(held=3 * hour)) == after
+    assert resumed(Memory(), NOW, Idle(held=hour)) == Memory(first_claim_at=to_micros(NOW), stood_still=hour)
+
+
+def test_proof_that_waits_for_the_reads_budget_costs_no_time_and_a_retry_does() -> None:
+    after = resumed(Memory(first_claim_at=5, proof_since=7), NOW, Idle(dry=100))
+    assert (after.first_claim_at, after.proof_since, after.ran_dry) == (5, 107, 100)
+
+
+def test_a_read_that_was_withheld_counts_nothing_and_ends_nothing() -> None:
+    spent = job(attempts=10, step=Step.CONFIRM, proof_since=to_micros(NOW - 31 * SECOND))
+    assert (unasked(spent).step, unasked(spent).memory) == (Step.CONFIRM, spent.memory)
 
 
 def test_a_closed_session_is_read_at_once_posted_to_slowly_and_costs_no_budget() -> None:
-    before = job(attempts=2)
+    before = job(attempts=2, shut_outs=1)
     decision = again(after_reply(before, said("SessionClosed"), POLICY, NOW))
     waited = (decision.memory.first_claim_at or 0) - (before.memory.first_claim_at or 0)
     assert (decision.step, decision.delay) == (Step.RECONCILE, timedelta(milliseconds=100))
@@ -178,12 +211,8 @@ def test_a_ticket_is_kept_for_the_next_post_only() -> None:
     ticket = replace(said(), meaning=Meaning.THROTTLED, rule="body:p-ticket", ticket="t", penalty=2 * SECOND)
     first = again(after_reply(job(), ticket, POLICY, NOW))
     later = again(after_reply(replace(job(), memory=first.memory), said("TooLate"), POLICY, NOW))
-    assert (first.delay, first.memory.ticket, first.lock_out, later.memory.ticket) == (
-        2 * SECOND,
-        "t",
-        None,
-        "",
-    )
+    assert (first.delay, first.memory.ticket, later.memory.ticket) == (2 * SECOND, "t", "")
+    assert hold_of(ticket, POLICY) == Hold(span=2 * SECOND, lockout=False)
 
 
 def test_the_second_401_is_this_order_s_refusal() -> None:
@@ -344,11 +373,7 @@ def test_an_end_wins_even_if_the_order_is_another_account_s() -> None:
 def test_a_lock_out_that_a_read_meets_stops_everybody() -> None:
     seen = replace(sight(OrderState.UNREAD), throttled=said(status=429))
     decision = again(after_read(job(step=Step.RECONCILE), seen, POLICY, NOW))
-    assert (decision.step, decision.delay, decision.lock_out) == (
-        Step.RECONCILE,
-        POLICY.lockout,
-        POLICY.lockout,
-    )
+    assert (decision.step, decision.delay) == (Step.RECONCILE, POLICY.lockout)
 
 
 def test_a_penalty_that_a_read_meets_is_waited_for_and_ends_with_the_budget() -> None:
@@ -356,7 +381,7 @@ def test_a_penalty_that_a_read_meets_is_waited_for_and_ends_with_the_budget() ->
     seen = replace(sight(OrderState.UNREAD), throttled=ticket)
     decision = again(after_read(job(step=Step.CONFIRM, proof_since=to_micros(NOW)), seen, POLICY, NOW))
     spent = job(attempts=10, step=Step.CONFIRM, proof_since=to_micros(NOW - 31 * SECOND))
-    assert (decision.delay, decision.lock_out, decision.memory.ticket) == (7 * SECOND, None, "")
+    assert (decision.delay, decision.memory.ticket) == (7 * SECOND, "")
     assert end(after_read(spent, seen, POLICY, NOW)).evidence is Evidence.UNPROVEN
 
 

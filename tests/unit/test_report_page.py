@@ -261,3 +261,9 @@ def test_the_template_and_its_style_are_part_of_the_package() -> None:
     folder = Path(__file__).parents[2] / "worker/report"
     assert {path.name for path in folder.iterdir()} >= {"page.html", "page.css", "patterns.svg"}
     assert not set("<&") & set((folder / "page.css").read_text())
+
+
+@pytest.mark.parametrize(("evidence", "dry"), [("dry_run Working", True), ("seen_working Working", False)])
+def test_a_dry_run_is_shown_above_all_else(evidence: str, *, dry: bool) -> None:
+    page = parsed(a_report(a_line(outcome="unresolved", evidence=evidence)))
+    assert (page.find("body/p[@class='dry']") is not None) is dry

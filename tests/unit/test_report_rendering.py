@@ -6,12 +6,17 @@ from datetime import timedelta
 from io import StringIO
 
 import pytest
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from tests.parts.reports import HOSTILE, a_line, a_report, a_timeline, a_total, an_attempt
 from worker.audit.chain import Head
 from worker.audit.verify import Fault, Verification
 from worker.report.content import Report
 from worker.report.figures import Spread, spread
+from worker.report.long_table import LongTable
 from worker.report.machine import csv_parts, harmless, json_parts
 from worker.report.table import render_table
 
@@ -66,6 +71,14 @@ def test_live_is_shown_loudly_and_only_when_it_is(environment: str, *, live: boo
     page = render_table(a_report(a_line(), environments=[environment]))
     assert ("LIVE" in page) is live
     assert environment in page
+
+
+def test_a_dry_run_is_told_with_the_number_of_cancels_that_nobody_was_to_send() -> None:
+    dry = a_line(outcome="unresolved", evidence="dry_run Working")
+    report = a_report(dry, a_line(job_id="job-2", outcome="filled", evidence="order_read Filled"))
+    assert "DRY RUN: 1 cancel of an open order" in render_table(report)
+    assert json.loads(json_text(report))["dry_run"] == 1
+    assert "DRY RUN" not in render_table(a_report(a_line()))
 
 
 def test_what_came_from_outside_cannot_drive_the_terminal() -> None:
@@ -124,3 +137,25 @@ def test_more_groups_than_a_person_reads_are_left_to_the_json() -> None:
 def test_the_table_says_whether_the_ledger_was_asked() -> None:
     assert "the ledger was not asked" in render_table(a_report(witnessed=False))
     assert "the ledger was not asked" not in render_table(a_report(witnessed=True))
+
+
+@pytest.mark.parametrize("room", [170, 54, 12])
+def test_a_long_table_is_drawn_as_rich_draws_it(room: int) -> None:
+    rows = [["1", "DEMO1", ""], ["22", "名前" * 9, "é" * 9], ["3", "x" * 30, "  a  "], ["é", "ö", "…"]]
+
+    def table() -> Table:
+        made = Table(box=SIMPLE_HEAD)
+        for name in ("n", "account", "why"):
+            made.add_column(name, overflow="ellipsis", no_wrap=True, max_width=20 if name == "why" else None)
+        return made
+
+    def drawn(renderable: object) -> str:
+        console = Console(file=StringIO(), width=room, force_terminal=True)
+        with console.capture() as page:
+            console.print(renderable)
+        return page.get()
+
+    whole = table()
+    for row in rows:
+        whole.add_row(*map(Text, row))
+    assert drawn(LongTable(table, rows)) == drawn(whole)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from worker.errors import ConfigError
-from worker.settings import DEMO_EXCHANGE, NOT_YET, load_settings, names_live
+from worker.secret import SecretStr
+from worker.settings import DEMO_EXCHANGE, SECRET, load_settings, names_live, secret_files
 
 
 @pytest.fixture(autouse=True)
@@ -31,27 +32,28 @@ def refusal(monkeypatch: pytest.MonkeyPatch, **settings: str) -> str:
 
 
 WRONG = [
-    ("CONCURRENCY", "many", "integer"),
-    ("CONCURRENCY", "0", "greater than or equal to 1"),
-    ("CONCURRENCY", "513", "less than or equal to 512"),
-    ("CONCURRENCY", "", "integer"),
-    ("MAX_ATTEMPTS", "0", "greater than or equal to 1"),
+    ("CONCURRENCY", "many", "an integer from 1 to 512"),
+    ("CONCURRENCY", "0", "an integer from 1 to 512"),
+    ("CONCURRENCY", "513", "an integer from 1 to 512"),
+    ("CONCURRENCY", "", "an integer from 1 to 512"),
+    ("MAX_ATTEMPTS", "0", "an integer from 1 to 1000"),
     ("LEASE", "soon", "number of seconds"),
-    ("LEASE", "0.5", "greater than or equal to"),
-    ("LEASE", "61", "less than or equal to"),
+    ("LEASE", "0.5", "number of seconds from"),
+    ("LEASE", "61", "number of seconds from"),
     ("LEASE", "nan", "number of seconds"),
     ("LEASE", "inf", "number of seconds"),
     ("LEASE", "1e300", "number of seconds"),
     ("LEASE", "", "number of seconds"),
     ("LEASE", "PT3S", "number of seconds"),
-    ("CONNECT_TIMEOUT", "0", "greater than or equal to"),
-    ("READ_TIMEOUT", "-1", "greater than or equal to"),
-    ("TOTAL_TIMEOUT", "3600", "less than or equal to"),
-    ("RETRY_BUDGET", "-1", "greater than or equal to"),
+    ("CONNECT_TIMEOUT", "0", "number of seconds from"),
+    ("READ_TIMEOUT", "-1", "number of seconds from"),
+    ("TOTAL_TIMEOUT", "3600", "number of seconds from"),
+    ("RETRY_BUDGET", "-1", "number of seconds from"),
     ("CONFIRM", "maybe", "'on' or 'off'"),
-    ("CONFIRM_BUDGET", "0", "greater than or equal to"),
-    ("LOCKOUT", "0", "greater than or equal to"),
-    ("DEDUPE_LIFE", "0", "greater than or equal to"),
+    ("CONFIRM_BUDGET", "0", "number of seconds from"),
+    ("LOCKOUT", "0", "number of seconds from"),
+    ("DEDUPE_LIFE", "0", "number of seconds from"),
+    ("DRY_RUN", "maybe", "true or false"),
     ("LOG", "xml", "'json' or 'text'"),
     ("LEDGER", "a b", "must be 1 to 64 letters"),
     ("LEDGER", "{x}", "must be 1 to 64 letters"),
@@ -73,6 +75,8 @@ WRONG = [
     ("ACCESS_TOKEN", "hunter2\n", "visible ASCII"),
     ("ACCESS_TOKEN", "hunter 2", "visible ASCII"),
     ("ACCESS_TOKEN", "hünter2", "visible ASCII"),
+    ("CREDENTIALS", "", "path of a file"),
+    ("CREDENTIALS", '[a]\npassword = "hunter2"', "path of a file"),
     ("REDIS_URL", "", "redis://"),
     ("REDIS_URL", "localhost:6379", "redis://"),
     ("REDIS_URL", "http://:hunter2@localhost", "redis://"),
@@ -83,6 +87,11 @@ WRONG = [
     ("DATABASE_URL", "audit.sqlite3", "postgresql://"),
     ("DATABASE_URL", "mysql://me:hunter2@localhost/audit", "postgresql://"),
     ("DATABASE_URL", "postgresql://me:hunter2@localhost:port/audit", "postgresql://"),
+    ("METRICS_PORT", "", "address:port"),
+    ("METRICS_PORT", "99999", "address:port"),
+    ("METRICS_PORT", "metrics", "address:port"),
+    ("METRICS_PORT", "http://0.0.0.0:9464", "address:port"),
+    ("METRICS_PORT", "::1:9464x", "address:port"),
     ("SECRETS_DIR", "no/such/folder", "no such folder"),
 ]
 
@@ -98,8 +107,31 @@ def test_a_wrong_setting_is_refused_by_name(
     assert "hünter2" not in said
 
 
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("9464", ("127.0.0.1", 9464)),
+        ("0", ("127.0.0.1", 0)),
+        ("0.0.0.0:9464", ("0.0.0.0", 9464)),
+        ("[::1]:9464", ("::1", 9464)),
+    ],
+)
+def test_a_bare_port_is_this_machine_s_and_an_address_must_be_asked_for(
+    monkeypatch: pytest.MonkeyPatch, text: str, where: tuple[str, int]
+) -> None:
+    monkeypatch.setenv("CANCELQ_METRICS_PORT", text)
+    assert load_settings().metrics_port == where
+
+
 def test_contradictions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "CANCELQ_TOTAL_TIMEOUT" in refusal(monkeypatch, TOTAL_TIMEOUT="3", READ_TIMEOUT="5")
+
+
+@pytest.mark.parametrize("other", ["USERNAME", "PASSWORD", "SEC", "CREDENTIALS"])
+def test_there_is_one_way_to_log_in(monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    said = refusal(monkeypatch, ACCESS_TOKEN="hunter2", **{other: "hunter2"})
+    assert f"CANCELQ_ACCESS_TOKEN and CANCELQ_{other} contradict each other" in said
+    assert "hunter2" not in said
 
 
 def test_all_faults_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,14 +144,9 @@ def test_a_misspelt_setting_is_refused_with_the_right_name(monkeypatch: pytest.M
     assert "did you mean CANCELQ_CONCURRENCY?" in refusal(monkeypatch, CONCURENCY="8")
 
 
-@pytest.mark.parametrize("name", sorted(NOT_YET))
-def test_a_setting_that_is_not_built_yet_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    assert f"CANCELQ_{name} is not supported" in refusal(monkeypatch, **{name: "1"})
-
-
 @pytest.mark.parametrize(
     ("line", "right"),
-    [("CANCELQ_CONCURENCY=8", "CANCELQ_CONCURRENCY"), ("CANCELQ_CID=1", "not supported")],
+    [("CANCELQ_CONCURENCY=8", "CANCELQ_CONCURRENCY"), ("CANCELQ_METRICS_PORT=http", "CANCELQ_METRICS_PORT")],
 )
 def test_the_env_file_is_held_to_the_same_names(
     monkeypatch: pytest.MonkeyPatch, nothing_set: Path, line: str, right: str
@@ -221,3 +248,47 @@ def test_real_money_is_known_by_its_address(monkeypatch: pytest.MonkeyPatch, url
     assert found.is_live is live
     assert names_live(found.exchange_url) is live
     assert found.exchange_url.endswith("/v1")
+
+
+FROM_FILES = {
+    "ACCESS_TOKEN": "hunter2",
+    "REDIS_URL": "rediss://me:hunter%2F2@valkey:6380/0",
+    "DATABASE_URL": "postgresql://me:hunter%2F2@db/audit?sslmode=verify-full",
+    "ALERT_URL": "https://hooks.example.com/T0/hunter2",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), FROM_FILES.items())
+def test_a_secret_is_read_from_its_file_and_only_from_a_file_of_its_name(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / f"cancelq_{name.lower()}").write_text(f"{value}\n")
+    (tmp_path / "README").write_text("not a setting")
+    monkeypatch.setenv("CANCELQ_SECRETS_DIR", str(tmp_path))
+    found = load_settings()
+    assert getattr(found, name.lower()).get_secret_value() == value
+    assert "hunter" not in repr(found)
+    assert secret_files() == [tmp_path / f"cancelq_{name.lower()}"]
+    assert name in SECRET
+
+
+def test_a_secret_is_shown_in_no_form() -> None:
+    shown = SecretStr("hunter2")
+    assert "hunter2" not in f"{shown} {shown!r} {[shown]}"
+    assert (shown == SecretStr("hunter2"), shown == SecretStr("hunter3")) == (True, False)
+
+
+@pytest.mark.parametrize("text", ["true", "True", "1", "on", "YES"])
+def test_a_switch_is_read_from_any_usual_word(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("CANCELQ_DRY_RUN", text)
+    assert load_settings().dry_run is True
+    monkeypatch.setenv("CANCELQ_DRY_RUN", "Off")
+    assert load_settings().dry_run is False
+
+
+def test_a_dotenv_file_is_secret_once_it_holds_a_secret(nothing_set: Path) -> None:
+    written = nothing_set / ".env"
+    written.write_text("CANCELQ_LOG=json\n")
+    assert secret_files() == []
+    written.write_text("CANCELQ_ACCESS_TOKEN=hunter2\n")
+    assert secret_files() == [Path(".env")]

@@ -194,6 +194,27 @@ def test_a_ticket_brings_its_wait_and_an_odd_wait_is_an_hour() -> None:
         assert classify(answered({"p-ticket": "t", "p-time": odd})).penalty == timedelta(hours=1), odd
 
 
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("7200", 7200),
+        (" 5 ", 5),
+        ("999999999", 86400),
+        ("Mon, 23 Nov 2026 21:00:00 GMT", 3600),
+        ("Mon, 23 Nov 2026 21:00:00 -0000", 3600),
+        ("Sun, 22 Nov 2026 21:00:00 GMT", 0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 86400),
+        *((odd, None) for odd in ("", "-1", "1e3", "soon", "9" * 5000, "Mon, 99 Nov 2026 21:00:00 GMT")),
+    ],
+)
+def test_a_lock_out_brings_what_retry_after_says(said: str, seconds: int | None) -> None:
+    headers = {"retry-after": said}
+    for status in (423, 429):
+        verdict = classify(answered(b"", status, headers=headers))
+        assert verdict.penalty == (None if seconds is None else timedelta(seconds=seconds))
+    assert classify(answered(b"", 503, headers=headers)).penalty is None
+
+
 def test_configuration_alone_says_which_reasons_are_transient() -> None:
     chosen = frozenset({"TooLate", "BrandNew"})
     assert classify(answered({"failureReason": "TooLate"}), chosen).meaning is Meaning.TRANSIENT

@@ -6,6 +6,7 @@ never sees foreign bytes: the channel looks for the bell's name and hands Celery
 
 import itertools
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -18,11 +19,16 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport.virtual import Empty
 
 from worker.gaps import Gap, reached
+from worker.ledger.connection import broker_settings
 
 log = structlog.get_logger()
 BELL = "cancelq.bell"
 # Bells only start a shift or find one running, so a few threads serve any number of them.
 BELL_THREADS = 2
+# Between two tries of a Redis that answers with errors; as long as a BRPOP without a bell.
+REFUSED_PAUSE = 1.0
+# The ledger's own have 300 bytes, Celery's 2 KB; what is longer is not worth the memory and the time to read it.
+LONGEST_BELL = 64 * 1024
 
 
 def bells_queue(ledger: str) -> str:
@@ -32,6 +38,8 @@ def bells_queue(ledger: str) -> str:
 
 def is_bell(raw: bytes) -> bool:
     """Whether `raw` names our task; nothing else in it matters."""
+    if len(raw) > LONGEST_BELL:
+        return False
     try:
         message = json.loads(raw)
         return bool(message["headers"]["task"] == BELL)
@@ -40,11 +48,25 @@ def is_bell(raw: bytes) -> bool:
 
 
 class GuardedChannel(kombu_redis.Channel):
-    """kombu's channel, with its own parsing of what it popped replaced."""
+    """kombu's channel, with its own parsing of what it popped replaced; an error that Redis answers ends nothing."""
 
     dropped = itertools.count(1)
     leave_word: Callable[[], bool]
     from_transport_options = (*kombu_redis.Channel.from_transport_options, "leave_word")  # type: ignore[assignment]
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        """A server that refuses the greeting (MISCONF, NOAUTH) counts as one that is away: Celery then tries again."""
+        try:
+            super().__init__(*given, **named)  # type: ignore[no-untyped-call]
+        except GuardedTransport.channel_errors as error:
+            raise ConnectionError(f"Redis refuses: {error}") from error
+
+    def _queue_bind(self, *_given: Any) -> None:
+        """Nobody publishes to the queue through kombu, so where it is bound need not be written: Redis may be full."""
+
+    def _size(self, _queue: str) -> int:
+        """Nobody here asks how many bells wait; where the key holds no list, asking would restart Celery's consumer."""
+        return 0
 
     def _brpop_read(self, **options: Any) -> bool:
         """As kombu does it, but a popped item is either a bell, delivered as one of ours, or dropped.
@@ -73,6 +95,12 @@ class GuardedChannel(kombu_redis.Channel):
         except self.connection_errors:
             self.client.connection.disconnect()
             raise
+        except self.ResponseError as error:
+            # MISCONF, or READONLY after a failover: the address may lead to another server by now.
+            log.warning("bell.refused", error=str(error))
+            self.client.connection.disconnect()
+            time.sleep(REFUSED_PAUSE)
+            return None
 
 
 def _bell_message(queue: str) -> dict[str, Any]:
@@ -94,19 +122,18 @@ class GuardedTransport(kombu_redis.Transport):
     Channel = GuardedChannel
 
 
-# The URL of a unix socket names its transport itself, and wins over `broker_transport`.
-TRANSPORT_ALIASES["cancelq"] = f"{__name__}:GuardedTransport"
+TRANSPORT = "cancelq"
+TRANSPORT_ALIASES[TRANSPORT] = f"{__name__}:GuardedTransport"
 
 
 def celery_app(
-    broker_url: str, ledger: str, on_bell: Callable[[], None], leave_word: Callable[[], bool]
+    redis_url: str, ledger: str, on_bell: Callable[[], None], leave_word: Callable[[], bool]
 ) -> Celery:
     """A Celery application with one task: a bell calls `on_bell`, unless `leave_word` says that is done."""
-    guarded = broker_url.replace("redis+socket://", "cancelq+socket://", 1)
-    app = Celery("cancelq", broker=guarded, set_as_current=False)
+    app = Celery("cancelq", set_as_current=False)
     queue = bells_queue(ledger)
     app.conf.update(
-        broker_transport="cancelq",
+        **broker_settings(redis_url, TRANSPORT),
         broker_transport_options={
             "leave_word": leave_word,
             "ack_emulation": False,  # a Redis death with it on ends the worker process
@@ -117,12 +144,14 @@ def celery_app(
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # Redis may be away for long; the ledger keeps the work
+        broker_channel_error_retry=True,  # an error that Redis answers must not end the process either
         task_queues=[Queue(queue, routing_key=queue)],  # type: ignore[no-untyped-call]
         task_default_queue=queue,
         task_acks_late=False,  # a lost bell costs a sweep, nothing more
         task_ignore_result=True,
         worker_send_task_events=False,  # bells are nobody's news
         worker_prefetch_multiplier=1,
+        worker_enable_prefetch_count_reduction=False,  # after a reconnect it would take fewer bells for a while
         worker_enable_remote_control=False,  # a revoke would go past the audit
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,

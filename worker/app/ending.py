@@ -46,6 +46,14 @@ class Ending:
         if self._asked:
             act()
 
+    def over(self) -> None:
+        """Last of all: the interpreter takes handlers away while it ends, and one more signal would be death by it.
+
+        Not sooner: of two signals that come together the second would find its handler gone, and Python says so aloud.
+        """
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, signal.SIG_IGN)
+
     def _on_signal(self, _name: int, _frame: FrameType | None) -> None:
         if not self._asked:
             self._asked = True

@@ -17,6 +17,17 @@ USUAL_PORT = 5555
 SHORTEST_PASSWORD = 8
 
 
+def listen_at(where: str) -> socket.socket:
+    """Take an address of one's own choice: in a container loopback can't be reached from outside."""
+    address, _, port = where.rpartition(":")
+    try:
+        listener = socket.create_server((address, int(port)), backlog=128)
+    except (ValueError, OSError, OverflowError) as error:
+        raise ConfigError(f"--listen {where}: {error}; give ADDRESS:PORT such as 0.0.0.0:5555") from error
+    listener.setblocking(False)
+    return listener
+
+
 def listen(port: int | None) -> socket.socket:
     """Take the port that was asked for; unasked the usual one, or if that is taken any other."""
     if port is not None:
@@ -50,7 +61,7 @@ def ensure_password(home: Path) -> None:
     """Make the password at the first use; the file appears with its content or not at all."""
     path = password_file(home)
     if path.exists():
-        read_password(home)
+        read_password(path)
         return
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -66,16 +77,15 @@ def ensure_password(home: Path) -> None:
         raise ConfigError(f"CANCELQ_HOME: {path} cannot be written: {error.strerror}") from error
 
 
-def read_password(home: Path) -> str:
+def read_password(path: Path, *, by_owner_only: bool = True) -> str:
     """The password; ConfigError if others could read it or if it is none."""
-    path = password_file(home)
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             found = os.fstat(file.fileno())
             password = file.read(1024).strip()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+    if by_owner_only and (found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077):
         raise ConfigError(f"{path} may be read by others; chmod 600 it, or remove it to get a new password")
     if not re.fullmatch(r"[!-~]+", password) or len(password) < SHORTEST_PASSWORD:
         raise ConfigError(

@@ -13,8 +13,8 @@ from kombu.entity import Queue
 from tornado.httpserver import HTTPServer
 
 from worker.app.doorbell import bells_queue
-from worker.app.flower_access import USER, read_password
-from worker.embedded.valkey import celery_url
+from worker.app.flower_access import USER
+from worker.ledger.connection import broker_settings
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Every worker process has a name of its own; those long gone must not fill the page.
 FORGET_WORKERS_AFTER = 600
+# What a cancel has; its order, account and attempt are in `kwargs`.
+COLUMNS = "name,uuid,state,kwargs,result,received,runtime,worker"
 
 
 class Spectator(Flower):  # type: ignore[misc]
@@ -33,32 +35,34 @@ class Spectator(Flower):  # type: ignore[misc]
         return answered
 
 
-def serve_flower(settings: Settings, redis_url: str, listener: socket.socket) -> None:
+def serve_flower(settings: Settings, redis_url: str, listener: socket.socket, password: str) -> None:
     """Show what the workers of this Redis tell; runs until the process is ended."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
     access = logging.getLogger("tornado.access")
     access.addHandler(logging.NullHandler())
     access.propagate = False  # a browser without the password is no news
-    _configure(settings)
+    _configure(password)
     flower = Spectator(capp=_celery(settings, redis_url), options=default_options, **flower_settings)
     HTTPServer(flower).add_socket(listener)
     flower.start()
 
 
-def _configure(settings: Settings) -> None:
+def _configure(password: str) -> None:
     """By hand and not by Flower's command: a password on a command line could be seen by everybody."""
-    default_options.basic_auth = [f"{USER}:{read_password(settings.home)}"]
+    default_options.basic_auth = [f"{USER}:{password}"]
     default_options.read_only = True  # a revoke would go past the audit
     default_options.enable_events = False  # our workers always tell, and can't be told to
     default_options.persistent = False  # the audit remembers
+    default_options.tasks_columns = COLUMNS
     default_options.purge_offline_workers = FORGET_WORKERS_AFTER
 
 
 def _celery(settings: Settings, redis_url: str) -> Celery:
     """Knows the queue's name for the page of queues, and takes nothing from it."""
-    app = Celery("cancelq", broker=celery_url(redis_url), set_as_current=False)
+    app = Celery("cancelq", set_as_current=False)
     queue = bells_queue(settings.ledger)
     app.conf.update(
+        **broker_settings(redis_url),
         broker_transport_options={
             "priority_steps": [0],
             "socket_connect_timeout": 2,

@@ -1,28 +1,61 @@
 """Structured logs to stderr: one event a line, `noun.verbed` with ids, never a token or a header."""
 
 import logging
+import os
 import sys
+from contextlib import suppress
 from typing import Literal
 
 import structlog
+from structlog.typing import EventDict
+
+STDERR = 2
 
 
 def set_up_logs(form: Literal["json", "text"], level: int = logging.INFO) -> None:
     """Bring our events and the libraries' warnings into one stream."""
-    last = (
-        structlog.processors.JSONRenderer()
-        if form == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            last,
+            structlog.processors.JSONRenderer() if form == "json" else _as_text,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_name: Lines(),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    # It tells of an answer's broken head with a traceback; the attempt's own row and event tell it too.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+
+
+class Lines:
+    """A line is one write: the senders' threads need no lock, for which they would wait in a cancel's way.
+
+    A line for which there is no room, or no reader, is gone: no cancel stops for it.
+    """
+
+    def msg(self, line: str) -> None:
+        rest = line.encode("utf-8", "backslashreplace") + b"\n"
+        with suppress(OSError):
+            while rest:
+                rest = rest[os.write(STDERR, rest) :]
+
+    debug = info = warning = error = exception = msg
+
+
+def _as_text(_logger: object, _method: str, event: EventDict) -> str:
+    """`time level event key=value …`; what has blanks or is no text is quoted as Python would, a traceback follows."""
+    head = f"{event.pop('timestamp')} {event.pop('level'):7} {event.pop('event')}"
+    traceback = event.pop("exception", None)
+    line = " ".join([head, *(f"{key}={_shown(value)}" for key, value in event.items())])
+    return line if traceback is None else f"{line}\n{traceback}"
+
+
+def _shown(value: object) -> str:
+    return (
+        value
+        if isinstance(value, str) and value.isprintable() and " " not in value and value
+        else repr(value)
+    )

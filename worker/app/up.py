@@ -13,7 +13,7 @@ from worker.app.ending import Ending, go_on, interrupt
 from worker.app.parts import ChildPart, ValkeyPart
 from worker.app.supervise import Supervisor
 from worker.audit import engine as audit_engine
-from worker.audit.schema import migrate
+from worker.audit.migrating import migrate
 from worker.embedded.child import STOP_BOUND
 from worker.errors import LedgerUnavailable
 from worker.ledger import connection as ledger_connection
@@ -69,6 +69,8 @@ def places(settings: Settings) -> Iterator[str]:
         yield f"LIVE: {settings.exchange_url} trades with real money"
     else:
         yield f"exchange  {settings.exchange_url} (not live)"
+    if settings.dry_run:
+        yield "DRY RUN   CANCELQ_DRY_RUN is on: nothing is POSTed"
     if settings.redis_url is None:
         yield f"Redis     embedded Valkey in {settings.home / 'valkey'}"
     else:

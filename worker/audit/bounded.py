@@ -32,7 +32,19 @@ def connect(bound: timedelta) -> Callable[..., BoundedConnection]:
             connection = BoundedConnection.connect(*arguments, **parameters)
         except psycopg.ProgrammingError as error:  # raised before anything is connected
             raise ConfigError(f"CANCELQ_DATABASE_URL: {error}") from error
+        _require_every_text(connection)
         connection.bound = bound.total_seconds()
         return connection
 
     return connected
+
+
+def _require_every_text(connection: BoundedConnection) -> None:
+    """Any other encoding lacks texts that an answer may hold, and SQL_ASCII knows none: its texts come as bytes."""
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in {"UTF8", None}:  # a pooler in between may not say
+        connection.close()
+        raise ConfigError(
+            f"CANCELQ_DATABASE_URL: the database's encoding is {encoding}; the audit needs one that was made with"
+            " ENCODING 'UTF8'"
+        )

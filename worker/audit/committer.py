@@ -26,15 +26,15 @@ class NotCommittedError(Exception):
 
 
 class InDoubtError(Exception):
-    """COMMIT was sent, its answer never came; `written` is what it would have stored."""
+    """COMMIT was sent, its answer never came; `plan` is what it would have stored."""
 
-    def __init__(self, written: Written, error: Exception) -> None:
-        super().__init__(reason(error))
-        self.written = written
+    def __init__(self, plan: Plan, error: str) -> None:
+        super().__init__(error)
+        self.plan = plan
 
 
 class RacedError(Exception):
-    """Another writer took one of the keys after we had looked; a fresh look will see it."""
+    """One of the rows stands there by now; the next attempt looks first, and will see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,15 @@ class Committer:
         self._commits_itself = engine.dialect.name == "postgresql"  # its one INSERT is the whole transaction
         self._connection: Connection | None = None
         self._head: Head | None = None  # None: the database knows better
+        self._looks = not self._commits_itself  # first, instead of finding out by the INSERT
         self.committed = Head()
 
-    def attempt(self, entries: Sequence[Entry], doubt: Written | None) -> Settled:
+    def attempt(self, entries: Sequence[Entry], doubt: Plan | None) -> Settled:
         """Commit `entries` in one transaction, unless `doubt` (an earlier COMMIT of them) is found on disk."""
         try:
             plan = self._plan(entries, doubt)
             if plan is not None and not self._commits_itself:
-                self._transaction.insert(self._on_line(), plan)
+                self._transaction.insert(self._on_line(), plan.rows)
         except (IntegrityError, DataError) as error:
             self._refuse(error)
         except SQLAlchemyError as error:
@@ -71,6 +72,11 @@ class Committer:
             self.disconnect()
             raise
         return self._commit(plan, doubt)
+
+    def go_on_from(self, head: Head) -> None:
+        """The chain grew elsewhere up to here meanwhile, and all of it is in the database."""
+        self.disconnect()
+        self.committed = head
 
     def disconnect(self) -> None:
         """Forget the connection and what we believe of the chain; the next attempt asks the database."""
@@ -92,37 +98,45 @@ class Committer:
             self._connection = connection
         return self._connection
 
-    def _plan(self, entries: Sequence[Entry], doubt: Written | None) -> Plan | None:
+    def _plan(self, entries: Sequence[Entry], doubt: Plan | None) -> Plan | None:
         """What to insert; None when the batch in doubt turns out to be on disk."""
         connection = self._on_line()
         connection.begin()
-        if doubt is not None and self._transaction.holds(connection, doubt.head):
+        if doubt is not None and self._transaction.holds(connection, doubt.written.head):
             return None
         if self._head is None:
-            self._head = self._transaction.head(connection)
-        return self._transaction.plan(connection, self._head, entries)
+            # A restored copy may be behind: the chain goes on from what was committed, and the hole shows.
+            self._head = max(self._transaction.head(connection), self.committed)
+        looks = self._looks or doubt is not None
+        standing = self._transaction.standing(connection, entries) if looks else ()
+        return self._transaction.plan(self._head, entries, standing)
 
-    def _commit(self, plan: Plan | None, doubt: Written | None) -> Settled:
+    def _commit(self, plan: Plan | None, doubt: Plan | None) -> Settled:
         """The chain moves on only when the database has answered."""
-        written = plan.written if plan is not None else doubt
-        assert written is not None  # noqa: S101
+        settled = plan or doubt
+        assert settled is not None  # noqa: S101
         reached(Gap.BATCH_DUE)
+        free = True
         try:
             if plan is not None and self._commits_itself:
-                self._transaction.insert(self._on_line(), plan)
+                free = self._transaction.insert_if_free(self._on_line(), plan.rows)
             self._on_line().commit()
         except (IntegrityError, DataError) as error:
             self._refuse(error)
         except Exception as error:  # whatever it is: the database may have heard us
             self.disconnect()
-            raise InDoubtError(written, error) from error
+            raise InDoubtError(settled, reason(error)) from error
+        self._looks = not self._commits_itself or not free
+        if not free:
+            raise RacedError
         reached(Gap.BATCH_ON_DISK)
-        self._head = self.committed = written.head
-        return Settled(written, earlier=plan is None)
+        self._head = self.committed = settled.written.head
+        return Settled(settled.written, earlier=plan is None)
 
     def _refuse(self, error: IntegrityError | DataError) -> NoReturn:
         """The database said no, so nothing is stored: for now, when another writer was quicker, or for good."""
         self._roll_back()
+        self._looks = True
         if _is_race(error):
             raise RacedError from error
         raise error

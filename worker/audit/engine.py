@@ -19,12 +19,16 @@ from worker.settings import Settings
 SETTING = "CANCELQ_DATABASE_URL"
 CONNECT_BOUND = timedelta(seconds=2)
 STATEMENT_BOUND = timedelta(seconds=5)
+# Of a worker's commits where a journal stands by: a cancel that waits longer waits in vain.
+COMMIT_BOUND = timedelta(seconds=1)
 # Reports and checks read everything; a new index on millions of rows takes its time.
 READING_BOUND = timedelta(minutes=10)
 MIGRATION_BOUND = timedelta(minutes=10)
 # What the client waits beyond the server's own statement_timeout: a frozen server never times out by itself.
 CLIENT_GRACE = timedelta(seconds=1)
 READING = "cancelq_reading"
+# How libpq says it; a refused connection carries no SQLSTATE.
+TURNED_AWAY = ("authentication failed", "does not exist", "no pg_hba.conf entry")
 
 
 def audit_url(settings: Settings) -> str:
@@ -71,6 +75,16 @@ def is_unavailable(error: Exception) -> bool:
     return lost or broken or isinstance(error, OperationalError | PoolTimeoutError)
 
 
+def turns_us_away(error: Exception) -> bool:
+    """Whether the server is there and will not have us: a wrong setting, which no waiting mends."""
+    return any(words in str(error) for words in TURNED_AWAY)
+
+
+def is_busy(error: AuditUnavailable) -> bool:
+    """Whether a SQLite file is just being written by another."""
+    return str(error).endswith("is locked")
+
+
 def reason(error: Exception) -> str:
     """The first line of what the driver said."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
@@ -82,11 +96,12 @@ def reason(error: Exception) -> str:
 def reading(engine: Engine) -> Iterator[Connection]:
     """A connection with one unchanging view of the database, which can write nothing and blocks no writer."""
     with answering(engine), engine.connect() as connection:
+        connection = connection.execution_options(**{READING: True})  # noqa: PLW2901
         if engine.dialect.name == "postgresql":
-            connection = connection.execution_options(  # noqa: PLW2901
-                isolation_level="REPEATABLE READ", postgresql_readonly=True
-            )
-        yield connection.execution_options(**{READING: True})
+            # Said in SQL, it ends with the transaction: the driver's own switch would later ask for READ WRITE, and
+            # so go past a database that its owner made read-only.
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield connection
 
 
 def _parse(url: str) -> URL:
@@ -96,6 +111,9 @@ def _parse(url: str) -> URL:
         raise ConfigError(f"{SETTING}: not a database address; {_EXAMPLES}") from None
     if parsed.drivername in {"postgres", "postgresql"}:
         parsed = parsed.set(drivername="postgresql+psycopg")
+    if "sslrootcert" in parsed.query and "sslmode" not in parsed.query:
+        # libpq's own default takes the named CA and then believes anybody.
+        parsed = parsed.update_query_dict({"sslmode": "verify-full"})
     if parsed.drivername not in {"sqlite", "sqlite+pysqlite", "postgresql+psycopg"}:
         raise ConfigError(f"{SETTING}: {parsed.drivername} is not supported; {_EXAMPLES}")
     if parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}:
@@ -168,7 +186,7 @@ def _postgresql(url: URL, bound: timedelta) -> Engine:
         "keepalives_idle": 10,
     }
     engine = create_engine(url, connect_args=arguments, pool_timeout=bound.total_seconds())
-    event.listen(engine, "do_connect", connect(bound + CLIENT_GRACE))
+    event.listen(engine, "do_connect", connect(bound + min(CLIENT_GRACE, bound / 5)))
     return engine
 
 

@@ -66,6 +66,7 @@ def request_fact(job_id: str, joiner: Joiner) -> Fact:
             "priority": joiner.priority,
             "deadline": joiner.deadline,
             "requested_at": joiner.requested_at,
+            "activation_time": joiner.activation_time,
         },
     )
 
@@ -122,7 +123,7 @@ def verdict_fact(
 
 
 def read_fact(job_id: str, kind: str, reply: Reply, seen: Seen) -> Fact:
-    """One look: `kind` is order or command_report."""
+    """One look: `kind` is order, command or command_report."""
     return Fact(
         "reads",
         {

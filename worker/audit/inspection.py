@@ -4,12 +4,16 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Connection, Engine, insert, text
 
 from models import Base, Ended
 from worker.audit.engine import answering, reading
 from worker.clock import Offset, monotonic, offset, utc_now
+
+if TYPE_CHECKING:
+    import psycopg
 
 SQLITE_GUARDS = ("no_update", "no_delete", "no_replace")
 # What a commit on PostgreSQL rests on; read from the session that a worker would have.
@@ -66,6 +70,14 @@ def power(engine: Engine) -> Power:
             {"tables": sorted(Base.metadata.tables)},
         )
         return Power(user=user, superuser=bool(superuser), owns=tuple(owned.scalars()))
+
+
+def transport(engine: Engine) -> tuple[Mapping[str, str], bool]:
+    """How libpq has connected: its parameters, and whether under TLS."""
+    with reading(engine) as connection:
+        libpq = cast("psycopg.Connection[Any]", connection.connection.dbapi_connection).pgconn
+        parameters = {option.keyword.decode(): (option.val or b"").decode() for option in libpq.info}
+        return parameters | {"host": libpq.host.decode()}, libpq.ssl_in_use
 
 
 def connections_left(engine: Engine) -> int:

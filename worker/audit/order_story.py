@@ -11,6 +11,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 from models import Acted, Ended, Enqueued, Found, Joined, Judged, Looked, Replied, RepliedLate, Started
 from worker.audit.engine import reading
+from worker.job import Steering
 
 # The newest ones; an order that was canceled more often is a loop that needs no full listing.
 MOST_JOBS = 200
@@ -229,7 +230,8 @@ def _by_job(
 def _actions(connection: Connection, ledger: str, jobs: Sequence[JobRow]) -> tuple[ActionRow, ...]:
     """Since the oldest of the jobs, and the last before that: whether it was born into a pause."""
     born = jobs[0].enqueued_at
-    acted = select(*_columns(Acted, ActionRow)).where(Acted.ledger == ledger).order_by(Acted.acted_at.desc())
+    steered = (Acted.ledger == ledger) & Acted.action.in_([*Steering])
+    acted = select(*_columns(Acted, ActionRow)).where(steered).order_by(Acted.acted_at.desc())
     since = connection.execute(acted.where(Acted.acted_at > born).limit(MOST_ACTIONS)).mappings().all()
     before = acted.where(Acted.acted_at <= born, Acted.action != "drain").limit(1)
     last = connection.execute(before).mappings().all()

@@ -3,11 +3,11 @@
 from base64 import b64decode
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Executable, Row, and_, case, func, select
+from sqlalchemy import ColumnElement, Connection, CursorResult, Engine, Row, and_, case, func, select
 
 from models import Ended, Judged, Replied, Started
 from worker.audit.engine import reading
@@ -63,12 +63,45 @@ class Story:
     outcome: OutcomeRow | None = None
 
 
-def story(engine: Engine, job_ids: Iterable[JobId]) -> dict[JobId, Story]:
-    """The stories of the given jobs, one for each; for whoever takes over a job that another worker lost."""
+def story(engine: Engine, job_ids: Iterable[JobId], *, beside: Engine | None = None) -> dict[JobId, Story]:
+    """The stories of the given jobs, one for each; for whoever takes over a job that another worker lost.
+
+    `beside`: a journal, whose rows are looked at first; what is carried over in between is then seen twice.
+    """
     wanted = list(dict.fromkeys(job_ids))
+    rows = _Rows()
+    for source in (beside, engine):
+        if source is not None:
+            with reading(source) as connection:
+                for chunk in _chunks(wanted):
+                    rows.read(connection, chunk)
+    return {job_id: rows.story(job_id) for job_id in wanted}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What the audit has beyond a status answer of how a job came to its end."""
+
+    first_sent_at: datetime | None
+    finished_at: datetime | None
+    evidence: str | None
+    detail: str | None
+    filled_qty: int | None
+
+
+def proofs(engine: Engine, job_ids: Sequence[JobId]) -> dict[JobId, Proof]:
+    """Of those jobs that the audit knows."""
+    cells = audit_jobs.c
+    wanted = [cells.job_id, *(cells[name] for name in Proof.__slots__)]
+    found: dict[JobId, Proof] = {}
     with reading(engine) as connection:
-        found = [pair for chunk in _chunks(wanted) for pair in _stories(connection, chunk)]
-    return dict(found)
+        for chunk in _chunks(job_ids):
+            rows = connection.execute(select(*wanted).where(cells.job_id.in_(chunk)))
+            found |= {
+                row["job_id"]: Proof(**{name: row[name] for name in Proof.__slots__})
+                for row in rows.mappings()
+            }
+    return found
 
 
 def status(
@@ -130,66 +163,47 @@ def _widest_deadline(connection: Connection, job_id: str) -> datetime | None:
     return max(known) if known and len(known) == len(deadlines) else None
 
 
-def _stories(connection: Connection, job_ids: Sequence[JobId]) -> Iterator[tuple[JobId, Story]]:
-    attempts: defaultdict[str, list[AttemptRow]] = defaultdict(list)
-    for row in connection.execute(_attempts(job_ids)):
-        attempts[row.job_id].append(_attempt_row(row))
-    ended = {
-        row.job_id: _outcome_row(row)
-        for row in connection.execute(select(Ended.__table__).where(Ended.job_id.in_(job_ids)))
-    }
-    for job_id in job_ids:
-        yield job_id, Story(tuple(attempts[job_id]), ended.get(job_id))
+@dataclass(slots=True)
+class _Rows:
+    """The rows of some jobs; of two with one key the later read counts."""
 
+    starts: defaultdict[str, dict[int, Row[Any]]] = field(default_factory=lambda: defaultdict(dict))
+    replies: dict[tuple[str, int], Row[Any]] = field(default_factory=dict)
+    verdicts: dict[tuple[str, int], Row[Any]] = field(default_factory=dict)
+    outcomes: dict[str, Row[Any]] = field(default_factory=dict)
 
-def _attempts(job_ids: Sequence[JobId]) -> Executable:
-    same_reply = and_(Replied.job_id == Started.job_id, Replied.attempt == Started.attempt)
-    same_verdict = and_(Judged.job_id == Started.job_id, Judged.attempt == Started.attempt)
-    return (
-        select(
-            Started.job_id,
-            Started.attempt,
-            Started.worker,
-            Started.policy_version,
-            Started.started_at,
-            Replied.transport,
-            Replied.http_status,
-            Replied.body,
-            Replied.body_encoding,
-            Replied.error,
-            Replied.sent_at,
-            Replied.answered_at,
-            Replied.recorded_at,
-            Judged.verdict,
-            Judged.rule,
-            Judged.policy_version.label("judged_by"),
-            Judged.command_id,
-            Judged.failure_reason,
-            Judged.failure_text,
+    def read(self, connection: Connection, job_ids: Sequence[JobId]) -> None:
+        for row in _of(connection, Started, job_ids):
+            self.starts[row.job_id][row.attempt] = row
+        for model, found in ((Replied, self.replies), (Judged, self.verdicts)):
+            found.update(((row.job_id, row.attempt), row) for row in _of(connection, model, job_ids))
+        self.outcomes.update((row.job_id, row) for row in _of(connection, Ended, job_ids))
+
+    def story(self, job_id: JobId) -> Story:
+        attempts = tuple(self._attempt(row) for _, row in sorted(self.starts.get(job_id, {}).items()))
+        ended = self.outcomes.get(job_id)
+        return Story(attempts, _outcome_row(ended) if ended is not None else None)
+
+    def _attempt(self, start: Row[Any]) -> AttemptRow:
+        place = (start.job_id, start.attempt)
+        reply, verdict = self.replies.get(place), self.verdicts.get(place)
+        return AttemptRow(
+            attempt=start.attempt,
+            worker=start.worker,
+            policy_version=start.policy_version,
+            started_at=start.started_at,
+            reply=_reply(reply) if reply is not None else None,
+            verdict=_verdict_row(verdict) if verdict is not None else None,
         )
-        .outerjoin_from(Started, Replied, same_reply)
-        .outerjoin(Judged, same_verdict)
-        .where(Started.job_id.in_(job_ids))
-        .order_by(Started.job_id, Started.attempt)
-    )
 
 
-def _attempt_row(row: Row[Any]) -> AttemptRow:
-    return AttemptRow(
-        attempt=row.attempt,
-        worker=row.worker,
-        policy_version=row.policy_version,
-        started_at=row.started_at,
-        reply=_reply(row),
-        verdict=_verdict_row(row),
-    )
+def _of(connection: Connection, model: Any, job_ids: Sequence[JobId]) -> CursorResult[Any]:
+    return connection.execute(select(model.__table__).where(model.job_id.in_(job_ids)))
 
 
-def _reply(row: Row[Any]) -> Reply | None:
+def _reply(row: Row[Any]) -> Reply:
     """The reply as it was, so that it can be judged again with the same result."""
     match row.transport:
-        case None:
-            return None
         case Transport.NOT_SENT:
             return NotSent(error=row.error or "")
         case Transport.UNANSWERED:
@@ -206,13 +220,11 @@ def _reply(row: Row[Any]) -> Reply | None:
     )
 
 
-def _verdict_row(row: Row[Any]) -> VerdictRow | None:
-    if row.verdict is None:
-        return None
+def _verdict_row(row: Row[Any]) -> VerdictRow:
     return VerdictRow(
         verdict=Meaning(row.verdict),
         rule=row.rule,
-        policy_version=row.judged_by,
+        policy_version=row.policy_version,
         command_id=row.command_id,
         failure_reason=row.failure_reason,
         failure_text=row.failure_text,

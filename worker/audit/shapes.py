@@ -1,6 +1,6 @@
 """What each audit table's rows look like: columns, kinds, unique keys; and a fact's way into a row's cells. No I/O."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -50,22 +50,27 @@ def entry(fact: Fact) -> Entry:
         raise FactRejected(f"{fact.table}: there is no such table of facts")
     if unknown := fact.values.keys() - shape.names:
         raise FactRejected(f"{fact.table}.{min(unknown)}: there is no such field")
-    cells = tuple([_cell(fact, rule) for rule in shape.rules])
+    cells = tuple(_cells(fact, shape.rules))
     key = (fact.table, *(str(cells[position]) for position in shape.key)) if shape.key else None
     return Entry(fact.table, cells, key)
 
 
-def _cell(fact: Fact, rule: Rule) -> Cell:
-    name, nullable, check = rule
-    value = fact.values.get(name)
-    if value is None:
-        if nullable:
-            return None
-        raise FactRejected(f"{fact.table}.{name}: is missing")
+def _cells(fact: Fact, rules: Sequence[Rule]) -> list[Cell]:
+    """In one loop without a call for each: some seventy cells make up the rows of one cancel."""
+    cells: list[Cell] = []
+    values, name = fact.values, ""
     try:
-        return check(value)
+        for name, nullable, check in rules:
+            value = values.get(name)
+            if value is not None:
+                cells.append(check(value))
+            elif nullable:
+                cells.append(None)
+            else:
+                raise FactRejected(f"{fact.table}.{name}: is missing")
     except (TypeError, ValueError) as error:
         raise FactRejected(f"{fact.table}.{name}: {error}") from None
+    return cells
 
 
 def _text(value: object) -> str:

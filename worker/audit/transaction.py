@@ -1,15 +1,16 @@
 """One transaction of the audit: looks what stands there, chains exactly the rows that are new, inserts them.
 
-On PostgreSQL the look and the one INSERT are a round trip each, with no BEGIN and no COMMIT around them: the
-INSERT is atomic by itself, and a row that appeared in between fails it by its unique key. Commits nothing itself and remembers nothing: the chain's head is the caller's, and moves only after the commit.
+On PostgreSQL the one INSERT is atomic by itself, with no BEGIN and no COMMIT around it, and can look as well: it inserts all
+or, where anything stands in the way, nothing. A row that appears beside it fails it by its unique key.
+Commits nothing itself and remembers nothing: the chain's head is the caller's, and moves only after the commit.
 """
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 
+import orjson
 from sqlalchemy import Connection, Dialect, select
 
 from worker.audit.chain import Cell, Head, canonical, digest
@@ -20,7 +21,7 @@ class Stored(StrEnum):
     """What became of one fact."""
 
     NEW = "new"  # written by this call
-    THERE = "there"  # a row with that key stood there already; not written
+    THERE = "there"  # a row with that key, or that of another reply, stood there already; not written
     ENDED = "ended"  # a start for a job that has an outcome; not written
 
 
@@ -41,42 +42,54 @@ class Plan:
 
     written: Written
     rows: dict[str, list[Row]]
+    entries: Sequence[Entry]
 
 
 class Transaction:
     """The statements of one writer on one kind of database, made once and used for every batch."""
 
     def __init__(self, dialect: Dialect, *, writer: str, environment: str) -> None:
-        self._writer = writer
+        self.writer = writer
         self._environment = environment
         self._on_postgresql = dialect.name == "postgresql"
         self._dialect = dialect
 
-    def plan(self, connection: Connection, head: Head, entries: Sequence[Entry]) -> Plan:
-        """Look what stands there and chain the rest behind `head`; nothing is written yet."""
-        standing = self._standing(connection, entries)
+    def plan(self, head: Head, entries: Sequence[Entry], standing: Iterable[Key]) -> Plan:
+        """Chain behind `head` what does not stand there; nothing is written yet."""
+        standing = set(standing)
         rows: dict[str, list[Row]] = {}
         fates = []
+        beaten: set[Key] = set()  # verdicts on replies that came too late
         for entry in entries:
-            fate = _fate(entry, standing)
+            fate = Stored.THERE if entry.key in beaten else fate_of(entry, standing)
             fates.append(fate)
             if fate is not Stored.NEW:
+                if entry.table == "replies" and entry.key is not None:
+                    beaten.add(("verdicts", *entry.key[1:]))
                 continue
             if entry.key is not None:
                 standing.add(entry.key)
             row, head = self._row(head, entry)
             rows.setdefault(entry.table, []).append(row)
-        return Plan(Written(tuple(fates), head), rows)
+        return Plan(Written(tuple(fates), head), rows, entries)
 
-    def insert(self, connection: Connection, plan: Plan) -> None:
-        """Insert the planned rows: on PostgreSQL in one statement, which is a transaction by itself."""
+    def insert_if_free(self, connection: Connection, rows: Mapping[str, Sequence[Row]]) -> bool:
+        """On PostgreSQL: insert all rows, or none if one of them stands there or starts a job that has an outcome."""
+        if not rows:
+            return True
+        texts = tuple(_records(table, some) for table, some in rows.items())
+        statement = _insert_at_once(tuple(rows), self._dialect, if_free=True)
+        return connection.exec_driver_sql(statement, texts).scalar() == 0
+
+    def insert(self, connection: Connection, rows: Mapping[str, Sequence[Row]]) -> None:
+        """Insert rows by table: on PostgreSQL in one statement, which is a transaction by itself."""
         if self._on_postgresql:
-            if plan.rows:
-                texts = tuple(_records(table, rows) for table, rows in plan.rows.items())
-                connection.exec_driver_sql(_insert_at_once(tuple(plan.rows), self._dialect), texts)
+            if rows:
+                texts = tuple(_records(table, some) for table, some in rows.items())
+                connection.exec_driver_sql(_insert_at_once(tuple(rows), self._dialect, if_free=False), texts)
             return
-        for table, rows in plan.rows.items():
-            connection.exec_driver_sql(_insert_statement(table), rows)
+        for table, some in rows.items():
+            connection.exec_driver_sql(_insert_statement(table), list(some))
 
     def head(self, connection: Connection) -> Head:
         """The newest committed row of this writer, whatever its table."""
@@ -85,7 +98,7 @@ class Transaction:
             columns = shape.table.c
             newest = (
                 select(columns.seq, columns.digest)
-                .where(columns.writer == self._writer)
+                .where(columns.writer == self.writer)
                 .order_by(columns.seq.desc())
                 .limit(1)
             )
@@ -97,7 +110,7 @@ class Transaction:
         return any(
             connection.execute(
                 select(shape.table.c.seq).where(
-                    shape.table.c.writer == self._writer,
+                    shape.table.c.writer == self.writer,
                     shape.table.c.seq == head.seq,
                     shape.table.c.digest == head.digest,
                 )
@@ -107,12 +120,12 @@ class Transaction:
 
     def _row(self, head: Head, entry: Entry) -> tuple[Row, Head]:
         place = Head(head.seq + 1, head.digest)
-        text = canonical(entry.table, self._writer, place, self._environment, entry.cells)
+        text = canonical(entry.table, self.writer, place, self._environment, entry.cells)
         mark = digest(text)
-        row = (self._writer, place.seq, place.digest, mark, self._environment, *entry.cells)
+        row = (self.writer, place.seq, place.digest, mark, self._environment, *entry.cells)
         return row, Head(place.seq, mark)
 
-    def _standing(self, connection: Connection, entries: Iterable[Entry]) -> set[Key]:
+    def standing(self, connection: Connection, entries: Iterable[Entry]) -> set[Key]:
         """The unique keys that stand there for the jobs of the batch."""
         jobs: dict[str, set[str]] = {table: set() for table in KEYED}
         for entry in entries:
@@ -122,19 +135,17 @@ class Transaction:
         if not any(jobs.values()):
             return set()
         tables = tuple(table for table in KEYED if jobs[table])
-        wanted = tuple(self._list(jobs[table]) for table in tables)
+        wanted = tuple(orjson.dumps(list(jobs[table])).decode() for table in tables)
         look = _look_statement(tables, on_postgresql=self._on_postgresql)
         found = connection.exec_driver_sql(look, wanted)
         return {tuple(part for part in row if part is not None) for row in found}
-
-    def _list(self, values: set[str]) -> object:
-        return list(values) if self._on_postgresql else json.dumps(list(values))
 
 
 KEYED = tuple(table for table, shape in SHAPES.items() if shape.key)
 
 
-def _fate(entry: Entry, standing: set[Key]) -> Stored:
+def fate_of(entry: Entry, standing: set[Key]) -> Stored:
+    """What becomes of an entry beside the keys that stand there."""
     if entry.table == "starts" and ("outcomes", entry.job_id) in standing:
         return Stored.ENDED
     return Stored.THERE if entry.key in standing else Stored.NEW
@@ -143,7 +154,11 @@ def _fate(entry: Entry, standing: set[Key]) -> Stored:
 @cache
 def _look_statement(tables: tuple[str, ...], *, on_postgresql: bool) -> str:
     """One statement for these tables, one list of job ids each: few texts in all, so they stay prepared."""
-    wanted = "= ANY(%s::text[])" if on_postgresql else "IN (SELECT value FROM json_each(?))"
+    wanted = (
+        "= ANY(ARRAY(SELECT json_array_elements_text(%s::json)))"
+        if on_postgresql
+        else "IN (SELECT value FROM json_each(?))"
+    )
     parts = []
     for table in tables:
         shape = SHAPES[table]
@@ -160,26 +175,47 @@ def _names(table: str) -> tuple[str, ...]:
 
 def _insert_statement(table: str) -> str:
     """For SQLite, one row at a time."""
-    names = _names(table)
-    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' for _ in names)})"  # noqa: S608
+    return f"INSERT INTO {table} ({_columns(table)}) VALUES ({', '.join('?' for _ in _names(table))})"  # noqa: S608
 
 
 @cache
-def _insert_at_once(tables: tuple[str, ...], dialect: Dialect) -> str:
-    """For PostgreSQL: all rows of all tables in one round trip, each table's as one JSON text."""
-    *parts, last = [_insert_records(table, dialect) for table in tables]
-    if not parts:
-        return last
-    named = ", ".join(f"part{number} AS ({part})" for number, part in enumerate(parts))
-    return f"WITH {named} {last}"
+def _insert_at_once(tables: tuple[str, ...], dialect: Dialect, *, if_free: bool) -> str:
+    """For PostgreSQL: all rows in one round trip, each table's as one JSON text; its answer: how many stand in the way."""
+    given = [f"given_{table} AS MATERIALIZED ({_given(table, dialect)})" for table in tables]
+    clashes = " UNION ALL ".join(clash for table in tables for clash in _clashes(table))
+    free = "WHERE NOT EXISTS (SELECT FROM clash)" if if_free else ""
+    parts = [
+        f"new_{table} AS (INSERT INTO {table} ({_columns(table)}) SELECT {_columns(table)} FROM given_{table} {free})"  # noqa: S608
+        for table in tables
+    ]
+    if not if_free:
+        return f"WITH {', '.join(given + parts)} SELECT 0"
+    clash = f"clash AS MATERIALIZED ({clashes or 'SELECT WHERE false'})"
+    return f"WITH {', '.join([*given, clash, *parts])} SELECT count(*) FROM clash"  # noqa: S608
 
 
-def _insert_records(table: str, dialect: Dialect) -> str:
-    columns, names = SHAPES[table].table.c, ", ".join(_names(table))
+def _given(table: str, dialect: Dialect) -> str:
+    columns = SHAPES[table].table.c
     typed = ", ".join(f"{name} {columns[name].type.compile(dialect)}" for name in _names(table))
-    return f"INSERT INTO {table} ({names}) SELECT {names} FROM json_to_recordset(%s::json) AS given({typed})"  # noqa: S608
+    return f"SELECT * FROM json_to_recordset(%s::json) AS given({typed})"  # noqa: S608
 
 
-def _records(table: str, rows: list[Row]) -> str:
+def _clashes(table: str) -> Iterator[str]:
+    """Queries for what stands in the way; OFFSET 0 keeps each a look into an index, on a table without statistics too."""
+    shape = SHAPES[table]
+    names = [shape.columns[position].name for position in shape.key]
+    ways = [(table, names)] if names else []
+    if table == "starts":
+        ways.append(("outcomes", ["job_id"]))
+    for there, on in ways:
+        same = " AND ".join(f"there.{name} = given.{name}" for name in on)
+        yield f"SELECT FROM given_{table} AS given WHERE EXISTS (SELECT FROM {there} AS there WHERE {same} OFFSET 0)"  # noqa: S608
+
+
+def _columns(table: str) -> str:
+    return ", ".join(_names(table))
+
+
+def _records(table: str, rows: Sequence[Row]) -> str:
     names = _names(table)
-    return json.dumps([dict(zip(names, row, strict=True)) for row in rows], ensure_ascii=False)
+    return orjson.dumps([dict(zip(names, row, strict=True)) for row in rows]).decode()

@@ -20,6 +20,7 @@ COMMANDS = {
     "pause": "worker.cli.steer",
     "resume": "worker.cli.steer",
     "drain": "worker.cli.steer",
+    "cancel-all": "worker.cli.mass",
     "redrive": "worker.cli.amend",
     "resolve": "worker.cli.amend",
     "report": "worker.cli.report",
@@ -39,7 +40,7 @@ class LazyGroup(click.Group):
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(COMMANDS[name]), name)
+        command: click.Command = getattr(import_module(COMMANDS[name]), name.replace("-", "_"))
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

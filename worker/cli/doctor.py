@@ -1,6 +1,7 @@
 """`cancelq doctor`: what is wrong with this configuration and all it depends on, and what mends it."""
 
 import json
+import logging
 import re
 import sys
 from datetime import timedelta
@@ -36,8 +37,10 @@ def doctor(*, acl: bool, machine: bool) -> None:
     if acl:
         _print_rules(settings, machine=machine)
         return
+    from worker.app.logs import set_up_logs
     from worker.doctor.examine import examine, is_well
 
+    set_up_logs(settings.log, logging.CRITICAL)  # the findings say it all
     findings = examine(settings)
     _tell(findings, settings, machine=machine)
     sys.exit(0 if is_well(findings) else 1)

@@ -77,20 +77,34 @@ def order_number(_ctx: click.Context, _param: click.Parameter, text: str | None)
 @click.option(
     "--from", "source", type=click.File("rb"), metavar="FILE|-", help="JSON Lines, one request a line"
 )
+@click.option(
+    "--spool", type=click.Path(dir_okay=False), metavar="FILE", help="keeps requests while Redis is away"
+)
 def enqueue(
-    order_id: str | None, source: IO[bytes] | None, wait: float | None, *, manual: bool, **wish: Any
+    order_id: str | None,
+    source: IO[bytes] | None,
+    wait: float | None,
+    *,
+    manual: bool,
+    spool: str | None,
+    **wish: Any,
 ) -> None:
-    """Put a cancel request for ORDER_ID, or for each line of a file, into the ledger."""
+    """Put a cancel request for ORDER_ID, or for each line of a file, into the ledger.
+
+    With a spool alone: send on what waits in it.
+    """
     given = {name: value for name, value in wish.items() if value is not None}
     if manual:
         given["is_automated"] = False
     if source is not None:
         if order_id is not None or given or wait is not None:
             raise click.UsageError("--from takes everything from the file: no ORDER_ID, no other options")
-        sys.exit(0 if _enqueue_lines(source) else 1)
-    if order_id is None:
-        raise click.UsageError("which order? give ORDER_ID, or --from FILE")
-    sys.exit(0 if _enqueue_one({"order_id": order_id} | given, wait) else 1)
+        sys.exit(0 if _enqueue_lines(source, spool) else 1)
+    if order_id is not None:
+        sys.exit(0 if _enqueue_one({"order_id": order_id} | given, wait, spool) else 1)
+    if spool is None or given or wait is not None:
+        raise click.UsageError("which order? give ORDER_ID, or --from FILE, or --spool FILE alone")
+    sys.exit(0 if _send_on(spool) else 1)
 
 
 @click.command()
@@ -114,19 +128,20 @@ def status(job_id: str | None, order_id: int | None, account: str | None) -> Non
 
 
 @contextmanager
-def _queue(settings: Settings) -> Iterator["CancelQueue"]:
+def _queue(settings: Settings, spool: str | None = None) -> Iterator["CancelQueue"]:
     """The configured ledger; without one the embedded Valkey of this home, made ready for use."""
     from worker.embedded.places import redis_place
-    from worker.ledger.client import Ledger
     from worker.ledger.producer import BOUND, CancelQueue
 
     show_live(settings)
     with redis_place(settings) as redis_url:
         if settings.redis_url is None:
+            from worker.ledger.client import Ledger
+
             with Ledger(redis_url, settings.ledger, timeout=BOUND) as ledger:
                 ledger.load_functions()
                 ledger.stamp_durability()
-        with CancelQueue(redis_url, settings.ledger) as queue:
+        with CancelQueue(redis_url, settings.ledger, spool=spool) as queue:
             yield queue
 
 
@@ -163,11 +178,11 @@ def _from_audit(
 # --- one request
 
 
-def _enqueue_one(wish: dict[str, Any], wait: float | None) -> bool:
+def _enqueue_one(wish: dict[str, Any], wait: float | None, spool: str | None) -> bool:
     from worker.ledger.receipt import write_letter
 
     letter = write_letter(wish)
-    with _queue(load_settings()) as queue:
+    with _queue(load_settings(), spool) as queue:
         receipt = queue.send([letter])[0]
         answer = receipt.to_dict()
         if receipt.error is not None:
@@ -198,12 +213,12 @@ def _wait_for_end(queue: "CancelQueue", job_id: str, seconds: float) -> dict[str
 # --- many requests
 
 
-def _enqueue_lines(source: IO[bytes]) -> bool:
+def _enqueue_lines(source: IO[bytes], spool: str | None) -> bool:
     """Send a file as it comes in; one JSON object out per line in, in order."""
     from worker.ledger.receipt import read_letter
 
     all_good, numbers = True, count(1)
-    with _queue(load_settings()) as queue:
+    with _queue(load_settings(), spool) as queue:
         for lines in _lines(source):
             for receipt in queue.send(map(read_letter, lines)):
                 all_good &= receipt.is_stored
@@ -229,3 +244,14 @@ def _print_line(number: int, receipt: "Receipt") -> None:
         answer["line"] = number
         click.echo(f"cancelq: line {number}: {receipt.error}", err=True)
     click.echo(json.dumps(answer))
+
+
+def _send_on(spool: str) -> bool:
+    """One JSON object for each request that left the spool; whether all of them are in the ledger."""
+    with _queue(load_settings(), spool) as queue:
+        sent = queue.send_on()
+    for receipt in sent.receipts:
+        click.echo(receipt.to_json())
+    if sent.waiting is not None:
+        click.echo(f"cancelq: {sent.waiting}", err=True)
+    return sent.waiting is None and all(receipt.is_stored for receipt in sent.receipts)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LEDGER_PATIENCE = timedelta(seconds=1)
 LIVE = "LIVE: real orders, real money"
+DRY_RUN = "DRY RUN: CANCELQ_DRY_RUN is on, nothing is POSTed"
 LONGEST_NAME = 128
 
 
@@ -26,6 +27,8 @@ def show_live(settings: Settings) -> None:
     """On every command that reaches the ledger or the audit."""
     if settings.is_live:
         say_live()
+    if settings.dry_run:
+        click.secho(DRY_RUN, err=True, bold=True)
 
 
 @cache
@@ -48,6 +51,20 @@ def named(_ctx: click.Context, _param: click.Parameter, text: str | None) -> str
     if text is not None and not (text.strip() and text.isprintable() and len(text.encode()) <= LONGEST_NAME):
         raise click.BadParameter(f"must be one line of 1 to {LONGEST_NAME} bytes")
     return text
+
+
+def signed(command: Any) -> Any:
+    """The options that put a name to what a person does with the ledger."""
+    because = click.option("--because", metavar="TEXT", callback=named, help="why; kept in the audit")
+    by = click.option(
+        *("--by", "by"),
+        metavar="NAME",
+        default=who,
+        callback=named,
+        show_default="user@host",
+        help="who does this",
+    )
+    return by(because(command))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`cancelq worker`: one worker process until SIGTERM."""
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -24,6 +25,8 @@ def worker(concurrency: int | None, *, die_with_parent: bool) -> None:
         sys.exit(_serve(ending, concurrency, die_with_parent=die_with_parent))
     except AskedToEnd:  # asked to end while it was starting
         sys.exit(0)
+    finally:
+        ending.over()
 
 
 def _serve(ending: "Ending", concurrency: int | None, *, die_with_parent: bool) -> int:
@@ -35,7 +38,7 @@ def _serve(ending: "Ending", concurrency: int | None, *, die_with_parent: bool) 
     from worker.embedded.places import redis_place
 
     if concurrency is not None:
-        settings = settings.model_copy(update={"concurrency": concurrency})
+        settings = replace(settings, concurrency=concurrency)
     if die_with_parent:
         watch_parent()
     set_up_logs(settings.log)

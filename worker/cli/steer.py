@@ -3,12 +3,12 @@
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import click
 
-from worker.cli.reach import named, reached_ledger, show_live, who
+from worker.cli.reach import reached_ledger, show_live, signed
 from worker.clock import iso
 from worker.job import Steering
 from worker.settings import load_settings
@@ -25,22 +25,8 @@ DRAIN_WAIT = 600.0
 LONGEST_WAIT = 7 * 86400.0
 
 
-def _named(command: Any) -> Any:
-    """The options that put a name to an action."""
-    because = click.option("--because", metavar="TEXT", callback=named, help="why; kept in the audit")
-    by = click.option(
-        *("--by", "by"),
-        metavar="NAME",
-        default=who,
-        callback=named,
-        show_default="user@host",
-        help="who does this",
-    )
-    return by(because(command))
-
-
 @click.command()
-@_named
+@signed
 def pause(by: str, because: str | None) -> None:
     """Stop POSTing, for all workers of the ledger; requests are taken, reads and proofs go on."""
     settings = load_settings()
@@ -58,7 +44,7 @@ def pause(by: str, because: str | None) -> None:
 
 
 @click.command()
-@_named
+@signed
 def resume(by: str, because: str | None) -> None:
     """End a pause or a drain."""
     settings = load_settings()
@@ -68,7 +54,7 @@ def resume(by: str, because: str | None) -> None:
 
 
 @click.command()
-@_named
+@signed
 @click.option(
     "--wait",
     type=click.FloatRange(0, LONGEST_WAIT),

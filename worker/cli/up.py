@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -38,12 +39,12 @@ def _check(
     settings: Settings, concurrency: int | None, flower_port: int | None, *, no_flower: bool
 ) -> "Wish":
     """Say what will be used; whatever is wrong is found before anything is started."""
-    from worker.app.process import require_token
     from worker.app.up import Wish, places
+    from worker.logins import logins_from
 
     for line in places(settings):
         click.echo(line, err=True)
-    require_token(settings)
+    logins_from(settings)
     return Wish(concurrency, None if no_flower else _open_flower(settings, flower_port))
 
 
@@ -64,11 +65,19 @@ def _run(settings: Settings, wish: "Wish", ending: "Ending") -> int:
     return run(settings, wish, ending)
 
 
-@click.command(hidden=True)
-@click.option("--listener", type=int, required=True, help="the open socket, inherited")
-@click.option("--die-with-parent", is_flag=True)
-def flower(listener: int, *, die_with_parent: bool) -> None:
-    """Show Flower on a socket that is already open."""
+@click.command()
+@click.option("--listen", metavar="ADDRESS:PORT", help="where to listen")
+@click.option(
+    "--password-file",
+    type=click.Path(path_type=Path),
+    help="its only line is the password [flower-password in CANCELQ_HOME]",
+)
+@click.option("--listener", type=int, hidden=True, help="an open socket, inherited from `cancelq up`")
+@click.option("--die-with-parent", is_flag=True, hidden=True)
+def flower(
+    listen: str | None, password_file: Path | None, listener: int | None, *, die_with_parent: bool
+) -> None:
+    """Run Flower alone, read-only, for workers elsewhere; `cancelq up` brings its own."""
     from worker.app.ending import Ending
     from worker.embedded.lifeline import die_with_parent as watch_parent
 
@@ -76,12 +85,29 @@ def flower(listener: int, *, die_with_parent: bool) -> None:
     if die_with_parent:
         watch_parent()
     settings = load_settings()
+    from worker.app.flower_access import ensure_password, read_password
+    from worker.app.flower_access import password_file as own_password_file
     from worker.app.flower_server import serve_flower
     from worker.embedded.places import redis_place
 
+    with _opened(listen, listener) as opened, redis_place(settings) as redis_url:
+        if password_file is not None:
+            password = read_password(password_file, by_owner_only=False)  # a mounted secret has its own mode
+        else:
+            if listen is not None:
+                ensure_password(settings.home)
+            password = read_password(own_password_file(settings.home))
+        serve_flower(settings, redis_url, opened, password)
+
+
+def _opened(listen: str | None, listener: int | None) -> socket.socket:
+    from worker.app.flower_access import listen_at
+
+    if (listen is None) == (listener is None):
+        raise ConfigError("--listen: say where, ADDRESS:PORT such as 127.0.0.1:5555")
+    if listen is not None:
+        return listen_at(listen)
     try:
-        opened = socket.socket(fileno=listener)
+        return socket.socket(fileno=listener)
     except OSError as error:
-        raise ConfigError("--listener: not an open socket; `cancelq up` starts this command") from error
-    with opened, redis_place(settings) as redis_url:
-        serve_flower(settings, redis_url, opened)
+        raise ConfigError("--listener: not an open socket; `cancelq up` starts this command so") from error

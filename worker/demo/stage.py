@@ -108,6 +108,7 @@ def _environment(home: Path, redis_url: str, exchange_url: str) -> dict[str, str
             "CANCELQ_REDIS_URL": redis_url,
             "CANCELQ_EXCHANGE_URL": exchange_url,
             "CANCELQ_ACCESS_TOKEN": "demo-token",
+            "CANCELQ_RATE_LIMIT": "",  # the simulator has none, and --orders may be large
             "CANCELQ_DATABASE_URL": f"sqlite:///{home / 'audit.sqlite3'}",
         }
     )

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from worker.audit import inspection
 from worker.audit.engine import address, audit_url, is_missing, open_engine
-from worker.audit.schema import require_head
+from worker.audit.schema import require_head, require_writer
 from worker.audit.stamp import owner
 from worker.doctor.finding import Check, Finding, each, failed, ok, skipped, warning
 from worker.doctor.host_checks import REMOTE, filesystem, space
 from worker.doctor.moments import clock_finding, milliseconds
+from worker.doctor.roads import DATABASE, Road, database_road, mend_for, road_finding
 from worker.doctor.stamps import stamp_finding
 from worker.errors import AuditUnavailable, ConfigError
 from worker.settings import Settings
@@ -46,12 +47,13 @@ def examine(engine: "Engine", exchange_url: str, *, embedded: bool) -> Iterator[
     try:
         require_head(engine)
     except (AuditUnavailable, ConfigError) as error:
-        yield failed("database", str(error), _schema_mend(error))
+        yield failed("database", str(error), mend_for(str(error), DATABASE, _schema_mend(error)))
         yield skipped("database: all else", "not asked before the schema is there")
         return
     yield ok("database", f"{where}, its schema is the newest")
     sqlite = engine.dialect.name == "sqlite"
     common: list[Check] = [
+        ("database: rights", lambda: rights(engine)),
         ("database: triggers", lambda: triggers(inspection.unguarded(engine))),
         ("database: write", lambda: writing(inspection.trial_write(engine))),
         (
@@ -81,6 +83,11 @@ def triggers(missing: list[str]) -> Iterator[Finding]:
         )
     else:
         yield ok(what, "every table refuses UPDATE, DELETE and their disguises")
+
+
+def rights(engine: "Engine") -> Iterator[Finding]:
+    require_writer(engine)
+    yield ok("database: rights", "this user may add to every table")
 
 
 def writing(took: timedelta) -> Iterator[Finding]:
@@ -130,10 +137,16 @@ def sqlite_disk(folder: Path) -> Iterator[Finding]:
 def _postgresql_checks(engine: "Engine") -> list[Check]:
     return [
         ("database: durability", lambda: durability(inspection.settings(engine))),
+        ("database: TLS", lambda: road_finding(DATABASE, _road(engine))),
         ("database: power", lambda: power(inspection.power(engine))),
         ("database: connections", lambda: connections(inspection.connections_left(engine))),
         ("database: clock", lambda: [clock_finding("database: clock", inspection.clock(engine))]),
     ]
+
+
+def _road(engine: "Engine") -> Road:
+    parameters, encrypted = inspection.transport(engine)
+    return database_road(parameters, encrypted=encrypted)
 
 
 def durability(found: Mapping[str, str]) -> Iterator[Finding]:
@@ -162,7 +175,7 @@ def power(found: inspection.Power) -> Iterator[Finding]:
     """Whoever owns a table may switch its triggers off."""
     what = "database: power"
     mend = (
-        "let workers connect as a role of their own: GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO it; "
+        "let workers connect as a member of cancelq_writer (deploy/roles.sql makes it); "
         "keep the owner for cancelq migrate"
     )
     if found.superuser:

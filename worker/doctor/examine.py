@@ -9,6 +9,8 @@ from urllib.parse import unquote, urlsplit
 from worker.clock import monotonic
 from worker.doctor import database_checks, exchange_checks, host_checks, limits, redis_checks
 from worker.doctor.finding import Finding, Grade, each, failed
+from worker.doctor.login_checks import configured
+from worker.logins import secrets_in
 from worker.settings import Settings
 
 # Whoever asks a doctor waits for the answer; what takes longer is itself a finding.
@@ -61,7 +63,8 @@ class _Part:
 
 def secrets_of(settings: Settings) -> re.Pattern[str] | None:
     """Drivers quote what they were given; this is what must never be quoted."""
-    secrets = {settings.access_token.get_secret_value()} if settings.access_token is not None else set()
+    logins = configured(settings)
+    secrets = secrets_in(logins) if isinstance(logins, tuple) else set()
     for url in (settings.redis_url, settings.database_url, settings.alert_url):
         if url is not None:
             secrets |= _passwords(url.get_secret_value())

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 
 from worker.clock import utc_now
 from worker.doctor.finding import Check, Finding, each, failed, ok, skipped, warning
+from worker.doctor.login_checks import configured, name_of, token_of
 from worker.doctor.moments import clock_finding, milliseconds
 from worker.exchange import inspection
+from worker.logins import Login
 from worker.reply import Answered, NotSent, Reply, Unanswered
 from worker.settings import LOOPBACK, Settings
 from worker.verdict import read_json
@@ -17,9 +20,10 @@ MEND = "see that this host may reach the exchange, and that CANCELQ_EXCHANGE_URL
 MENDS = {
     "name": "see the host's name in CANCELQ_EXCHANGE_URL, and this host's DNS",
     "connection": "see that the exchange runs there, and that no firewall stands between",
-    "TLS": "see this host's clock, and that nothing between re-signs the connection",
+    "TLS": "see this host's clock, and that nothing between re-signs the connection; "
+    "a CA of your own is named in REQUESTS_CA_BUNDLE",
 }
-TOKEN_MEND = "set CANCELQ_ACCESS_TOKEN to a fresh token of this exchange (live and demo have their own)"  # noqa: S105
+TOKEN_MEND = "set CANCELQ_ACCESS_TOKEN to a fresh token of this exchange (live and demo have their own), or credentials"  # noqa: S105
 
 
 def look(settings: Settings) -> Iterator[Finding]:
@@ -33,14 +37,20 @@ def look(settings: Settings) -> Iterator[Finding]:
         yield skipped("exchange: token", "not tried, as there is no connection")
         return
     yield from connection(door)
-    if settings.access_token is None:
-        yield failed("exchange: token", "CANCELQ_ACCESS_TOKEN is not set: no worker starts", TOKEN_MEND)
+    logins = configured(settings)
+    if isinstance(logins, Finding):
+        yield logins
         return
-    token = settings.access_token
-    checks: list[Check] = [
-        ("exchange: token", lambda: answer(inspection.try_token(settings.exchange_url, token, BOUND)))
-    ]
+    checks: list[Check] = [(name_of(login), partial(_login, login, settings)) for login in logins]
     yield from each(checks, MEND)
+
+
+def _login(login: Login, settings: Settings) -> Iterator[Finding]:
+    for found in token_of(login, settings):
+        if isinstance(found, Finding):
+            yield found
+        else:
+            yield from answer(inspection.try_token(settings.exchange_url, found, BOUND), name_of(login))
 
 
 def which(settings: Settings) -> Finding:
@@ -67,18 +77,16 @@ def connection(door: inspection.Door) -> Iterator[Finding]:
         yield warning(what, f"its certificate ends at {door.expires:%Y-%m-%d %H:%M} UTC", "tell the exchange")
 
 
-def answer(reply: Reply) -> Iterator[Finding]:
+def answer(reply: Reply, what: str = "exchange: token") -> Iterator[Finding]:
     """What a read of nobody's order says about token, penalties and clock."""
     match reply:
         case NotSent(error=error):
-            yield failed("exchange: token", f"a read could not be sent: {error}", MEND)
+            yield failed(what, f"a read could not be sent: {error}", MEND)
         case Unanswered(error=error):
             mend = "try again; the exchange may be in maintenance"
-            yield failed(
-                "exchange: token", f"a read was not answered within {BOUND.seconds} s: {error}", mend
-            )
+            yield failed(what, f"a read was not answered within {BOUND.seconds} s: {error}", mend)
         case Answered():
-            yield _judged(reply)
+            yield _judged(reply, what)
             ahead = inspection.clock(reply)
             yield (
                 clock_finding("exchange: clock", ahead)
@@ -87,8 +95,8 @@ def answer(reply: Reply) -> Iterator[Finding]:
             )
 
 
-def _judged(reply: Answered) -> Finding:
-    what, took = "exchange: token", milliseconds(reply.answered_at - reply.sent_at)
+def _judged(reply: Answered, what: str) -> Finding:
+    took = milliseconds(reply.answered_at - reply.sent_at)
     match reply.status:
         case 401 | 403:
             return failed(what, f"is not taken (HTTP {reply.status})", TOKEN_MEND)

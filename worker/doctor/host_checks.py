@@ -4,13 +4,14 @@ import os
 import platform
 import resource
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from worker.clock import monotonic
 from worker.doctor.finding import Finding, each, failed, ok, warning
-from worker.settings import Settings
+from worker.settings import Settings, secret_files
 
 # Beside its senders: logs, pipes, the database's pool, Redis, Celery, Flower.
 FILES_BESIDE = 64
@@ -43,6 +44,7 @@ def look(settings: Settings) -> Iterator[Finding]:
         ("host: memory", memory),
         ("host: Python", python),
         ("host: CANCELQ_HOME", lambda: home(settings.home.absolute())),
+        ("host: secrets", lambda: secrets(secret_files())),
     ]
     yield from each(checks, "mend what is said here, then ask again")
 
@@ -99,6 +101,25 @@ def home(folder: Path) -> Iterator[Finding]:
     else:
         yield ok(what, f"{folder} on {kind or 'its disk'}{_synced(there) if there == folder else ''}")
     yield space(what, there)
+
+
+def secrets(files: Sequence[Path]) -> Iterator[Finding]:
+    """Whether any user of this host may read a token or a password."""
+    exposed = [str(path) for path in files if _is_open_to_all(path.resolve())]
+    if exposed:
+        yield warning(
+            "host: secrets",
+            f"every user of this host may read {', '.join(exposed)}",
+            f"chmod 600 {' '.join(exposed)}",
+        )
+    elif files:
+        yield ok("host: secrets", f"{len(files)} files, none of them open to every user")
+
+
+def _is_open_to_all(path: Path) -> bool:
+    """A closed folder above it closes it too."""
+    reachable = all(folder.stat().st_mode & stat.S_IXOTH for folder in path.parents)
+    return reachable and bool(path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH))
 
 
 def space(what: str, folder: Path) -> Finding:

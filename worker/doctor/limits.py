@@ -38,7 +38,7 @@ def _timeouts(settings: Settings) -> Iterator[Finding]:
         yield warning(
             f"{WHAT}: lease",
             f"when a worker dies, its cancels stand still for {_s(lease)} (CANCELQ_LEASE)",
-            "set CANCELQ_LEASE to 2.5 unless Redis often answers late",
+            "set CANCELQ_LEASE to 2.25 unless Redis often answers late",
         )
 
 

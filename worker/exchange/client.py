@@ -1,18 +1,22 @@
 """The exchange's REST calls: one cancel, and the reads that prove it."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
+from urllib.parse import quote
 
-from pydantic import SecretStr
+import orjson
 from requests import PreparedRequest, Request
 
 from worker.exchange.accounts import Accounts
+from worker.exchange.governor import Gate
 from worker.exchange.line import Line, Timeouts
+from worker.exchange.token import Bearer
+from worker.exchange.trust import trusted
 from worker.exchange.wire import Wire
 from worker.job import Job, OrderId
-from worker.reply import Answered, Reply, Unanswered
+from worker.policy import armed_for, label_of
+from worker.reply import Answered, NotSent, Reply, Unanswered
 from worker.verdict import LOCKED_OUT, read_json
 
 Id = TypeVar("Id", bound=int)
@@ -20,6 +24,8 @@ Id = TypeVar("Id", bound=int)
 CANCEL_BODY_CAP = 64 * 1024
 # … and one order is about 300 bytes, 100 of them make a batch.
 READ_BODY_CAP = 1024 * 1024
+# A day's orders of a busy account: some 50,000, ended ones included.
+LIST_BODY_CAP = 16 * 1024 * 1024
 # Orders asked for in one read.
 READ_BATCH = 100
 # No order has more contracts; a larger number is no number of contracts.
@@ -37,6 +43,14 @@ class OrdersRead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CommandsRead:
+    """One read of several orders' commands, by order id, and the reply they came from."""
+
+    reply: Reply
+    found: Mapping[OrderId, Sequence[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportsRead:
     """One read of several commands' reports, by command id, and the reply they came from."""
 
@@ -50,15 +64,20 @@ def always() -> bool:
 
 
 def no_permit() -> None:
-    """Reads need none: they change nothing."""
+    """For whoever answers to nobody."""
 
 
 class Exchange:
-    """A pool of guarded connections to one base URL, under one token."""
+    """A pool of guarded connections to one base URL, under one login's token of the moment."""
 
-    def __init__(self, base_url: str, token: SecretStr, *, timeouts: Timeouts, connections: int) -> None:
+    def __init__(
+        self, base_url: str, bearer: Bearer, *, timeouts: Timeouts, connections: int, gate: Gate | None = None
+    ) -> None:
+        if base_url.startswith("https:"):
+            trusted()  # what cannot be read is said now, not to each cancel
+        self._gate = gate
         self._base = base_url
-        self._token = token
+        self.bearer = bearer
         self._total = timeouts.total
         self._line = Line(timeouts, connections=connections)
         self._cancel = self._prepared("POST", "/order/cancelorder")
@@ -75,7 +94,14 @@ class Exchange:
         request = self._cancel.copy()
         request.body = body
         request.headers["Content-Length"] = str(len(body))
-        return self._line.send(request, Wire(permit, self._total, held), CANCEL_BODY_CAP)
+        gate = self._gate
+
+        def last_check() -> None:
+            if gate is not None:
+                gate.require_post()
+            permit()
+
+        return self._send(request, Wire(last_check, self._total, held), CANCEL_BODY_CAP)
 
     def orders(self, ids: Sequence[OrderId]) -> OrdersRead:
         """Read the orders; one id goes to /order/item, more to /order/items (at most READ_BATCH)."""
@@ -87,6 +113,11 @@ class Exchange:
         if not found and _says_nothing(reply, entity):
             return self._items(ids)
         return OrdersRead(reply=reply, found=found, conclusive=bool(found))
+
+    def commands(self, ids: Sequence[OrderId]) -> CommandsRead:
+        """The commands of the orders, whoever gave them."""
+        reply = self._get(f"/command/ldeps?masterids={_joined(ids)}")
+        return CommandsRead(reply=reply, found=_rows_of(_json(reply), ids, key="orderId"))
 
     def command_reports(self, ids: Sequence[int]) -> ReportsRead:
         """The reports of the commands: a cancel that was accepted may still be rejected there."""
@@ -114,6 +145,18 @@ class Exchange:
         counted = {order: [_contracts(row) for row in found.get(order, ())] for order in ids}
         return {order: sum(parts) for order, parts in counted.items() if min(parts, default=0) >= 0}
 
+    def account_orders(self, account_id: int) -> Reply:
+        """All orders of one account that the exchange lists, ended ones included."""
+        return self._get(f"/order/deps?masterid={account_id}", LIST_BODY_CAP)
+
+    def own_accounts(self) -> Reply:
+        """The accounts that the login sees."""
+        return self._get("/account/list")
+
+    def contract_named(self, name: str) -> Reply:
+        """One contract by its name."""
+        return self._get(f"/contract/find?name={quote(name, safe='')}")
+
     def _items(self, ids: Sequence[OrderId]) -> OrdersRead:
         """An answered list proves the token; a 404 alone may be a missing session, so the accounts are asked then."""
         reply = self._get(f"/order/items?ids={_joined(ids)}")
@@ -124,14 +167,27 @@ class Exchange:
         return OrdersRead(reply=reply, found=found, conclusive=listed or unknown)
 
     def _account_list(self) -> Any:
-        return _json(self._get("/account/list"))
+        return _json(self.own_accounts())
 
-    def _get(self, path: str) -> Reply:
-        return self._line.send(self._prepared("GET", path), Wire(no_permit, self._total), READ_BODY_CAP)
+    def _get(self, path: str, cap: int = READ_BODY_CAP) -> Reply:
+        permit = self._gate.require_read if self._gate is not None else no_permit
+        return self._send(self._prepared("GET", path), Wire(permit, self._total), cap)
+
+    def _send(self, request: PreparedRequest, wire: Wire, cap: int) -> Reply:
+        token = self.bearer.token()
+        if token is None:
+            return NotSent(error="there is no access token")
+        request.headers["Authorization"] = f"Bearer {token.value.get_secret_value()}"
+        reply = self._line.send(request, wire, cap)
+        if self._gate is not None:
+            self._gate.notice(reply)
+        self.bearer.heard(token, reply, read=request.method == "GET")
+        if token.revision > 0 and isinstance(reply, Answered):
+            return replace(reply, revision=token.revision)
+        return reply
 
     def _prepared(self, method: str, path: str) -> PreparedRequest:
         headers = {
-            "Authorization": f"Bearer {self._token.get_secret_value()}",
             "Accept": "application/json",
             "Accept-Encoding": "identity",  # nothing compressed: nothing to blow up
             "User-Agent": "cancelq",
@@ -141,20 +197,25 @@ class Exchange:
         return Request(method, self._base + path, headers=headers).prepare()
 
 
-def cancel_body(job: Job) -> bytes:
-    """The JSON of CancelOrder: exactly what the producer asked for, plus a penalty's ticket."""
+def own_label(job_id: str, attempt: int | str) -> str:
+    """The clOrdId of an attempt whose producer gave none: by it a command is known to be ours."""
+    return f"{job_id}-{attempt}"
+
+
+def cancel_body(job: Job, attempt: int) -> bytes:
+    """The JSON of CancelOrder: what the producer asked for, a label where it gave none, plus a penalty's ticket."""
     request = job.request
-    armed = request.activation_time
+    armed = armed_for(job)
     fields: dict[str, object | None] = {
         "orderId": request.order_id,
-        "clOrdId": request.cl_ord_id,
+        "clOrdId": request.cl_ord_id or own_label(job.id, label_of(job, attempt)),
         "activationTime": armed.strftime("%Y-%m-%dT%H:%M:%S.%fZ") if armed is not None else None,
         "customTag50": request.custom_tag50,
         "isAutomated": request.is_automated,
         "p-ticket": job.memory.ticket or None,
     }
     given = {name: value for name, value in fields.items() if value is not None}
-    return json.dumps(given, separators=(",", ":")).encode()
+    return orjson.dumps(given)
 
 
 def _json(reply: Reply) -> Any:

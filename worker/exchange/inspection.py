@@ -8,16 +8,16 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr
-from requests.adapters import DEFAULT_CA_BUNDLE_PATH
-
 from worker.clock import Offset, monotonic, offset, utc_now
 from worker.errors import CancelqError
 from worker.exchange.client import Exchange
 from worker.exchange.line import Timeouts
+from worker.exchange.token import Bearer
+from worker.exchange.trust import trusted
 from worker.exchange.wire import NAMES
 from worker.job import OrderId
 from worker.reply import Answered, Reply
+from worker.secret import SecretStr
 
 # Nobody's order: the answer shows what the exchange thinks of the token, not of an order.
 NOBODYS_ORDER = OrderId(1)
@@ -65,7 +65,10 @@ def knock(base_url: str, bound: timedelta) -> Door:
 def try_token(base_url: str, token: SecretStr, bound: timedelta) -> Reply:
     """Read an order that is nobody's; the reply tells whether the token is taken."""
     exchange = Exchange(
-        base_url, token, timeouts=Timeouts(connect=bound, read=bound, total=bound), connections=1
+        base_url,
+        Bearer.fixed(token),
+        timeouts=Timeouts(connect=bound, read=bound, total=bound),
+        connections=1,
     )
     try:
         return exchange.orders([NOBODYS_ORDER]).reply
@@ -87,9 +90,8 @@ def clock(reply: Answered) -> Offset | None:
 
 def _greet(plain: socket.socket, host: str) -> datetime:
     """TLS as requests does it, with the same certificates; gives when the server's own runs out."""
-    context = ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH)
     try:
-        with context.wrap_socket(plain, server_hostname=host) as guarded:
+        with trusted().wrap_socket(plain, server_hostname=host) as guarded:
             certificate = guarded.getpeercert() or {}
     except (OSError, ValueError) as error:
         raise Unreachable("TLS", f"{host}: {error}") from error

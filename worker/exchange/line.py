@@ -9,10 +9,14 @@ from typing import Any
 from requests import PreparedRequest
 
 from worker.clock import utc_now
+from worker.errors import Withheld
+from worker.exchange.quoted import body_without_token, text_without_token
 from worker.exchange.wire import HERE, GuardedAdapter, Watchdog, Wire
 from worker.gaps import Gap, reached
 from worker.reply import Answered, NotSent, Reply, Unanswered
 
+# Of an error's text, as of an attempt's row.
+MOST_SAID = 500
 KEPT_HEADERS = frozenset({"content-type", "content-encoding", "retry-after", "location", "date"})
 
 
@@ -44,7 +48,7 @@ class Line:
         try:
             return self._exchange_bytes(request, wire, cap)
         except Exception as error:  # noqa: BLE001 - the seam to the driver: whatever it raises says nothing about the order
-            return _failed(wire, error)
+            return _failed(wire, text_without_token(f"{type(error).__name__}: {error}", request), error)
         finally:
             HERE.wire = None
             self._watchdog.release(wire)
@@ -63,8 +67,8 @@ class Line:
         answered_at = utc_now()
         return Answered(
             status=response.status_code,
-            headers=_kept(response.headers),
-            body=body[:cap],
+            headers=_kept(response.headers, request),
+            body=body_without_token(body[:cap], request, cut=truncated),
             truncated=truncated,
             sent_at=wire.sent_at or answered_at,
             answered_at=answered_at,
@@ -81,17 +85,26 @@ def _read_body(raw: Any, room: int) -> bytes:
 
 
 def _ends_with_connection(headers: Mapping[str, str]) -> bool:
-    """Whether nothing but the connection's end tells where the body ends: a cut one would look whole."""
-    return "content-length" not in headers and headers.get("transfer-encoding", "").lower() != "chunked"
+    """Whether nothing but the connection's end tells where the body ends: a cut one would look whole.
+
+    A head that was cut itself may have lost the length.
+    """
+    return (
+        not headers.get("content-length", "").strip().isdigit()
+        and headers.get("transfer-encoding", "").lower() != "chunked"
+    )
 
 
-def _failed(wire: Wire, error: Exception) -> Reply:
+def _failed(wire: Wire, said: str, error: Exception) -> Reply:
     """Whether a byte left decides; no exception class can say that reliably."""
-    said = f"{type(error).__name__}: {error}"[:500]
+    said = said[:MOST_SAID]
     if not wire.started:
-        return NotSent(error=said)
+        return NotSent(error=said, withheld=isinstance(error, Withheld))
     return Unanswered(error=said, sent_at=wire.sent_at, ended_at=utc_now())
 
 
-def _kept(headers: Mapping[str, str]) -> Mapping[str, str]:
-    return MappingProxyType({k.lower(): v for k, v in headers.items() if k.lower() in KEPT_HEADERS})
+def _kept(headers: Mapping[str, str], request: PreparedRequest) -> Mapping[str, str]:
+    kept = {
+        k.lower(): text_without_token(v, request) for k, v in headers.items() if k.lower() in KEPT_HEADERS
+    }
+    return MappingProxyType(kept)

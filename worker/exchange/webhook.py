@@ -2,13 +2,13 @@
 
 from datetime import timedelta
 
-from pydantic import SecretStr
 from requests import Request
 
 from worker.exchange.client import no_permit
 from worker.exchange.line import Line, Timeouts
 from worker.exchange.wire import Wire
 from worker.reply import Answered
+from worker.secret import SecretStr
 
 # Short: the same alert is tried again, and the worker must be able to stop.
 TIMEOUTS = Timeouts(connect=timedelta(seconds=2), read=timedelta(seconds=3), total=timedelta(seconds=4))

@@ -43,14 +43,25 @@ WORKER = Role(
     "worker",
     functions_use=(
         *_ENQUEUE,
-        *("hincrby", "hlen", "hmget", "hrandfield", "hsetnx", "lrange", "pexpire", "zremrangebyscore"),
-        *("zcard", "zcount", "zrange", "zrangebyscore"),
+        *(
+            "hincrby",
+            "hlen",
+            "hmget",
+            "hrandfield",
+            "hsetnx",
+            "lrange",
+            "ltrim",
+            "pexpire",
+            "sadd",
+            "smembers",
+        ),
+        *("zcard", "zcount", "zrange", "zrangebyscore", "zremrangebyscore"),
     ),
     itself=(
         *("fcall", "function|load", "function|list"),
         *("watch", "unwatch", "multi", "exec", "discard"),  # the library and its version change together
         *("config|get",),  # whether an acknowledged write is on disk
-        *("brpop", "sadd"),  # Celery's consumer of the bells, and its note that the queue exists
+        "brpop",  # Celery's consumer of the bells
         "publish",  # that it lives, to Flower
     ),
 )
@@ -59,7 +70,7 @@ WORKER = Role(
 def keys_of(role: Role, ledger: str) -> list[str]:
     """The keys that a role works on, as patterns."""
     own = [prefix(ledger), f"{prefix(ledger)}:*"]
-    return own if role is PRODUCER else [*own, LOAD_KEY, *_kombu_keys(ledger)]
+    return own if role is PRODUCER else [*own, LOAD_KEY]
 
 
 def channels_of(role: Role) -> list[str]:
@@ -107,10 +118,3 @@ def _own_calls(ledger: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "info", ("server",)
     yield "brpop", (bells_key(ledger), "1")
     yield "publish", (EVENTS.replace("*", "0"), "nothing")
-    for key in _kombu_keys(ledger):
-        yield "sadd", (key, "nothing")
-
-
-def _kombu_keys(ledger: str) -> list[str]:
-    """Where kombu notes that a queue is bound; it does so each time a consumer starts."""
-    return [f"{name}.{bells_key(ledger)}" for name in ("_kombu.binding", "_kombu.binding_permanent")]

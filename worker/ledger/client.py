@@ -4,50 +4,52 @@ Each call is one Redis function, bounded in time and never repeated by itself.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from worker.clock import from_micros, monotonic, span_micros, to_micros
 from worker.errors import ConfigError, LedgerUnavailable
-from worker.job import Action, ClaimId, Job, JobId, Joiner, Outcome, State, Steering, Step
+from worker.job import Action, ClaimId, Job, JobId, Joiner, Outcome, Steering
 from worker.ledger import library
 from worker.ledger.connection import address, lacks_functions, open_client
 from worker.ledger.encoding import (
+    Gauges,
     Survey,
     action_from,
     compact,
     fields_json,
+    gauges_from,
     instant,
     job_from,
     joiner_from,
-    meta_key,
     moment,
     pairs,
     prefix,
     storable,
     survey_from,
 )
+from worker.ledger.mass import MassWishes
 from worker.ledger.receipt import Letter, Receipt
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
-    """What one claim brought; `asked_at` (monotonic, before the call) is where the lease counts from."""
-
-    now: datetime
-    asked_at: timedelta
-    jobs: tuple[Job, ...]
-    due_left: bool
-    next_due: datetime | None
-    stood_still: int = 0  # µs of all lock-outs so far, the present one to its end
-    held_back: int = 0  # µs of all pauses so far, lock-outs apart
-    paused: bool = False
+from worker.ledger.restored import Restored, restored_from
+from worker.ledger.shelf import Shelf
+from worker.ledger.words import (
+    Call,
+    Claimed,
+    Closing,
+    Granted,
+    Rules,
+    Settlement,
+    Swept,
+    limits_text,
+    lockouts_from,
+    standings_from,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,45 +64,6 @@ class Post:
     @property
     def kind(self) -> str:
         return "dry" if self.dry_run else "real"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
-    """A job given back: what to do next and when; a field of None is removed."""
-
-    job: JobId
-    claim: ClaimId
-    step: Step
-    state: State
-    delay: timedelta
-    fields: Mapping[str, str | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Closing:
-    """A held job whose end is decided; `deadline` is the one that the decision knew of."""
-
-    job: JobId
-    claim: ClaimId
-    outcome: Outcome
-    evidence: str
-    deadline: datetime | None
-    fields: Mapping[str, str | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Swept:
-    """What a sweep found; counts are zero when another process swept within the interval."""
-
-    ran: bool
-    now: datetime
-    paused: bool
-    drained: bool
-    lapsed: int
-    due: int
-    oldest_due: datetime | None
-    next_due: datetime | None
-    bells: int
 
 
 # A worker that has not signed on again for so long is gone.
@@ -133,7 +96,7 @@ class Ledger:
     def claim(self, claim: ClaimId, worker: str, *, lease: timedelta, jobs: int, confirms: int) -> Claimed:
         """Take due jobs: lapsed ones first, then urgent, due and confirmations."""
         asked_at = monotonic()
-        now, due_left, next_due, stood_still, held_back, paused, *taken = self._call(
+        now, due_left, next_due, held, for_budget, standings, taken = self._call(
             "cancelq_claim", claim, storable(worker), span_micros(lease), jobs, confirms
         )
         return Claimed(
@@ -142,9 +105,9 @@ class Ledger:
             jobs=tuple(job_from(pairs(flat)) for flat in taken),
             due_left=bool(due_left),
             next_due=moment(next_due),
-            stood_still=int(stood_still),
-            held_back=int(held_back),
-            paused=bool(paused),
+            held=bool(held),
+            for_budget=bool(for_budget),
+            logins=standings_from(standings),
         )
 
     def renew(self, lease: timedelta, held: Sequence[tuple[JobId, ClaimId]]) -> frozenset[JobId]:
@@ -162,6 +125,7 @@ class Ledger:
                 "step": s.step,
                 "state": s.state,
                 "delay_us": max(0, span_micros(s.delay)),
+                "posts": s.posts,
                 "fields": fields_json(s.fields),
             }
             for s in settlements
@@ -180,6 +144,7 @@ class Ledger:
                 "outcome": c.outcome,
                 "evidence": storable(c.evidence),
                 "deadline": "" if c.deadline is None else str(to_micros(c.deadline)),
+                "posts": c.posts,
                 "fields": fields_json(c.fields),
             }
             for c in closings
@@ -203,19 +168,22 @@ class Ledger:
 
     def sweep(self, interval: timedelta) -> Swept:
         """Mend lapsed leases and ring for due work, at most once per interval whoever calls."""
-        ran, now, paused, drained, lapsed, due, oldest, next_due, bells = self._call(
-            "cancelq_sweep", span_micros(interval)
+        ran, now, held, drained, lapsed, due, oldest, next_due, bells, uncompared, lockouts, unknown = (
+            self._call("cancelq_sweep", span_micros(interval))
         )
         return Swept(
             ran=bool(ran),
             now=from_micros(now),
-            paused=bool(paused),
+            held=bool(held),
             drained=bool(drained),
             lapsed=lapsed,
             due=due,
             oldest_due=moment(oldest),
             next_due=moment(next_due),
             bells=bells,
+            uncompared=bool(uncompared),
+            lockouts=lockouts_from(lockouts),
+            oldest_unknown=moment(unknown),
         )
 
     # --- what people do
@@ -234,8 +202,15 @@ class Ledger:
         found = pairs(self._call("cancelq_actions"))
         return [action_from(action_id, text) for action_id, text in found.items()]
 
-    def actions_recorded(self, ids: Sequence[str]) -> None:
-        self._call("cancelq_actions_recorded", *ids)
+    def actions_recorded(self, ids: Sequence[str]) -> int:
+        """The audit has these actions; how many of them the ledger still knew."""
+        known: int = self._call("cancelq_actions_recorded", *ids)
+        return known
+
+    def steer_again(self, at: datetime, paused_at: datetime | None, *, draining: bool) -> bool:
+        """How the audit says that the ledger stands since `at`; True where it had forgotten that."""
+        paused = "" if paused_at is None else to_micros(paused_at)
+        return bool(self._call("cancelq_steer_again", to_micros(at), paused, "1" if draining else ""))
 
     def redrive(self, letter: Letter, of: JobId) -> Receipt:
         """Store a new job for one that ended badly; its order is read before anything is POSTed."""
@@ -258,23 +233,66 @@ class Ledger:
         found = self._call("cancelq_unregistered", limit, span_micros(older_than))
         return [(job_from(pairs(flat)), tuple(map(joiner_from, joiners))) for flat, joiners in found]
 
-    def registered(self, seen: Sequence[tuple[JobId, int]]) -> None:
-        """The audit knows these jobs with so many joiners."""
-        self._call("cancelq_registered", *(text for pair in seen for text in pair))
+    def registered(self, seen: Sequence[tuple[JobId, int]]) -> list[JobId]:
+        """The audit knows these jobs with so many joiners; those that the ledger does not know any more."""
+        gone = self._call("cancelq_registered", *(text for pair in seen for text in pair))
+        return [JobId(name) for name in gone]
 
-    def witness(self, writer: str, seq: int, digest: str) -> None:
-        self._call("cancelq_witness", writer, seq, digest)
+    def witness(self, writer: str, seq: int, digest: str, mark: str = "") -> None:
+        """Keep the newest row of a chain, and in which journal the chain goes on, if in one."""
+        self._call("cancelq_witness", writer, seq, digest, mark)
 
     def heads(self) -> dict[str, tuple[int, str]]:
         """The newest audit row of each writer that the ledger was told of."""
-        heads = pairs(self._call("cancelq_heads"))
-        return {writer: (int(text.split(" ")[0]), text.split(" ")[1]) for writer, text in heads.items()}
+        told = {writer: text.split(" ") for writer, text in pairs(self._call("cancelq_heads")).items()}
+        return {writer: (int(words[0]), words[1]) for writer, words in told.items()}
+
+    def marks(self) -> dict[str, str]:
+        """The journal's mark of each writer whose newest rows may be in one."""
+        told = {writer: text.split(" ", 2) for writer, text in pairs(self._call("cancelq_heads")).items()}
+        return {writer: words[2] for writer, words in told.items() if len(words) > 2}
+
+    def shelf(self, login: str) -> Shelf:
+        """Where all workers find this login's token."""
+        return Shelf(self._call, login)
+
+    def mass(self, scope: str) -> MassWishes:
+        """The mass cancel of this scope."""
+        return MassWishes(self._call, scope)
+
+    # --- after a loss of data
+
+    def compare(self, who: str, life: timedelta) -> bool:
+        """Begin to compare this server with the audit; False if that is done, or another worker is at it."""
+        return bool(self._call("cancelq_compare", who, span_micros(life)))
+
+    def restore(self, who: str, life: timedelta, jobs: Sequence[Restored]) -> int | None:
+        """Put back what the ledger has lost of these open jobs; how many, or None if it is another server by now.
+
+        `who` compares; "" for jobs of which the audit heard later, at any time.
+        """
+        items = compact([restored_from(job) for job in jobs])
+        count: int = self._call("cancelq_restore", who, span_micros(life), items)
+        return count if count >= 0 else None
+
+    def compared(self, who: str) -> bool:
+        """Everything was compared: POSTs go on; False if it is another server by now."""
+        return bool(self._call("cancelq_compared", who))
+
+    def gauges(self) -> Gauges:
+        """One look at all of it, for those who watch."""
+        return gauges_from(self._call("cancelq_gauges"))
 
     # --- service
 
-    def lock_out(self, span: timedelta) -> datetime:
-        """Stop all claims for a while; gives when they go on."""
-        return instant(self._call("cancelq_lock_out", span_micros(span)))
+    def hold(self, login: str, span: timedelta, *, lockout: bool) -> datetime:
+        """Let a login make no call for a while; gives when it may again."""
+        return instant(self._call("cancelq_hold", storable(login), span_micros(span), int(lockout)))
+
+    def grant(self, login: str, kind: Call) -> Granted:
+        """Count a call right before it is made; a read may be refused, a token's call never is."""
+        now, granted, lockouts = self._call("cancelq_grant", storable(login), kind)
+        return Granted(now=from_micros(now), granted=bool(granted), lockouts=lockouts_from(lockouts))
 
     def status(
         self, *, job_id: str | None = None, order_id: int | None = None, account: str | None = None
@@ -288,12 +306,12 @@ class Ledger:
         with self._mapped_errors():
             self._redis.ping()
 
-    def configure(self, dedupe_life: timedelta) -> None:
+    def configure(self, rules: Rules) -> None:
         """Tell the ledger what it cannot know by itself."""
-        with self._mapped_errors():
-            self._redis.hset(
-                meta_key(self.name), "dedupe_life_ms", str(dedupe_life // timedelta(milliseconds=1))
-            )
+        self._call("cancelq_configure", rules.dedupe_life // timedelta(milliseconds=1), "")
+        told = rules.logins is not None
+        whose = (storable(text) for pair in (rules.logins or {}).items() for text in pair)
+        self._call("cancelq_limit", limits_text(rules.limits), int(told), *whose)
 
     def sign_on(self, post: Post, *, at_work: bool = False) -> None:
         """Say for whom a worker works; ConfigError if the ledger belongs to another exchange or kind of work."""
@@ -325,10 +343,10 @@ class Ledger:
     def sign_off(self, post: Post) -> None:
         self._call("cancelq_sign_off", post.kind, post.worker)
 
-    def prepare(self, dedupe_life: timedelta) -> None:
+    def prepare(self, rules: Rules) -> None:
         """All that a worker brings to a Redis, which may be new or restarted; cheap to repeat."""
         self.load_functions()
-        self.configure(dedupe_life)
+        self.configure(rules)
         self.stamp_durability()
 
     def load_functions(self) -> int:
@@ -343,12 +361,8 @@ class Ledger:
                 settings = self._redis.config_get("appendonly", "appendfsync", "no-appendfsync-on-rewrite")
             except ResponseError:
                 return  # CONFIG is forbidden: nothing is proved
-            always = {"appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
-            if settings == always:
-                run_id = self._redis.info("server")["run_id"]
-                self._redis.hset(meta_key(self.name), "fsync_seen", f"{run_id} always")
-            else:
-                self._redis.hdel(meta_key(self.name), "fsync_seen")
+        always = {"appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
+        self._call("cancelq_configure", "", int(settings == always))
 
     def _call(self, function: str, *arguments: str | int) -> Any:
         with self._mapped_errors():
@@ -359,6 +373,10 @@ class Ledger:
         try:
             yield
         except RedisError as error:
+            if isinstance(
+                error, ReadOnlyError
+            ):  # after a failover: the address may lead to another server by now
+                self._redis.connection_pool.disconnect(inuse_connections=False)
             reason = (
                 "its functions are not loaded; `cancelq migrate` loads them"
                 if lacks_functions(error)

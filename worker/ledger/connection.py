@@ -2,11 +2,11 @@
 
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.connection import ConnectionPool, parse_url
+from redis.connection import ConnectionPool, SSLConnection, parse_url
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
@@ -22,7 +22,7 @@ def open_pool(
     url: str, *, connect_timeout: timedelta, timeout: timedelta, decode: bool = True
 ) -> ConnectionPool:
     """Connections that give up after one try; what the URL says about time-outs and retries does not count."""
-    options = _options(url) | {
+    options = server_options(url) | {
         "socket_connect_timeout": connect_timeout.total_seconds(),
         "socket_timeout": timeout.total_seconds(),
         # redis-py repeats ten times by itself, also a call that may have been executed.
@@ -34,6 +34,9 @@ def open_pool(
         "driver_info": None,
         "decode_responses": decode,
     }
+    if issubclass(options.get("connection_class", object), SSLConnection):
+        # A round trip takes in the tickets that TLS 1.3 sends unasked: redis-py calls a connection with them "not ready".
+        options.setdefault("client_name", "cancelq")
     pool = ConnectionPool(**options)
     try:
         pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but knows its options
@@ -46,7 +49,8 @@ def open_client(url: str, *, timeout: timedelta) -> "Redis":
     return Redis(connection_pool=open_pool(url, connect_timeout=timeout, timeout=timeout))
 
 
-def _options(url: str) -> dict[str, Any]:
+def server_options(url: str) -> dict[str, Any]:
+    """What redis-py reads out of an address; ConfigError if that is nothing."""
     try:
         parts = urlsplit(url)
         is_known = parts.scheme in {"redis", "rediss", "unix"} and parts.port != 0
@@ -58,9 +62,27 @@ def _options(url: str) -> dict[str, Any]:
     return options
 
 
+def broker_settings(url: str, transport: str = "redis") -> dict[str, Any]:
+    """The same server for Celery, with the same verification: left to itself kombu verifies no certificate."""
+    options = server_options(url)
+    login = quote(options.get("username") or "", safe="")
+    if options.get("password"):
+        login += ":" + quote(options["password"], safe="")
+    at, database = f"{login}@" if login else "", options.get("db", 0)
+    if "path" in options:
+        return {"broker_url": f"{transport}+socket://{at}{quote(options['path'])}?virtual_host={database}"}
+    host = options.get("host", "localhost")
+    place = f"{f'[{host}]' if ':' in host else host}:{options.get('port', 6379)}"
+    settings: dict[str, Any] = {"broker_url": f"{transport}://{at}{place}/{database}"}
+    if urlsplit(url).scheme == "rediss":
+        tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
+        settings["broker_use_ssl"] = {"ssl_cert_reqs": "required", **tls}
+    return settings
+
+
 def address(url: str) -> str:
     """The server's address as a person may read it: without user and password."""
-    _options(url)
+    server_options(url)
     parts = urlsplit(url.replace("#", "%23"))  # in a password it would begin a fragment, and show the rest
     if parts.scheme == "unix":
         return f"unix://{parts.path}"

@@ -4,16 +4,21 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
+
+import orjson
 
 from worker.clock import from_micros
 from worker.errors import Refused
 from worker.job import (
+    DEFAULT_LOGIN,
     Action,
     CancelRequest,
     FirstWish,
     Job,
     JobId,
     Joiner,
+    MassStep,
     Memory,
     OrderId,
     Outcome,
@@ -31,10 +36,6 @@ def prefix(ledger: str) -> str:
 def bells_key(ledger: str) -> str:
     """The Celery queue's name, and the key of its list."""
     return f"{prefix(ledger)}:bells"
-
-
-def meta_key(ledger: str) -> str:
-    return f"{prefix(ledger)}:meta"
 
 
 def pairs(flat: Sequence[str]) -> dict[str, str]:
@@ -63,6 +64,8 @@ def job_from(fields: Mapping[str, str]) -> Job:
         outcome=Outcome(fields["outcome"]) if "outcome" in fields else None,
         evidence=fields.get("evidence"),
         memory=Memory.from_json(fields.get("memory")),
+        login=fields.get("login", DEFAULT_LOGIN),
+        calls=int(fields["calls"].partition("@")[0]) if "calls" in fields else None,
     )
 
 
@@ -99,6 +102,7 @@ def joiner_from(text: str) -> Joiner:
         priority=Priority(fields["priority"]),
         deadline=None if fields["deadline"] is None else from_micros(fields["deadline"]),
         requested_at=from_micros(fields["requested_at"]),
+        activation_time=None if fields["activation_time"] is None else from_micros(fields["activation_time"]),
     )
 
 
@@ -106,16 +110,23 @@ def action_from(action_id: str, text: str) -> Action:
     fields = json.loads(text)
     return Action(
         id=action_id,
-        kind=Steering(fields["kind"]),
+        kind=_deed(fields["kind"]),
         by=fields["by"],
         because=fields["because"],
         at=from_micros(fields["at"]),
     )
 
 
+def _deed(word: str) -> Steering | MassStep:
+    return MassStep(word) if word in set(MassStep) else Steering(word)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """How a ledger stands; `open` counts the jobs that have not ended, `posting` those in hand for a POST."""
+    """How a ledger stands; `open` counts the jobs that have not ended, `posting` those in hand for a POST.
+
+    `workers`: those that are signed on, a killed one for 20 s more; None where the functions are older.
+    """
 
     paused_at: datetime | None
     draining: bool
@@ -123,6 +134,7 @@ class Survey:
     posting: int
     locked_out_until: datetime | None
     exchange: str | None
+    workers: int | None = None
 
     @property
     def paused(self) -> bool:
@@ -141,11 +153,40 @@ def survey_from(text: str) -> Survey:
         posting=told["posting"],
         locked_out_until=_time(told["lockedOutUntil"]),
         exchange=told["exchange"],
+        workers=told.get("workers"),
     )
 
 
 def _time(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauges:
+    """How much waits in the whole ledger, and since when; see gauges.lua."""
+
+    now: datetime
+    open: int
+    due: int
+    in_hand: int
+    parked: int
+    unknown: int
+    bells: int
+    oldest_due: datetime | None
+    oldest_unknown: datetime | None
+    locked_out_until: datetime | None
+    paused: bool
+    draining: bool
+    budget_left: int | None  # POSTs, of the login with the least; None: no limit
+    oldest_token: datetime | None  # when it was obtained
+
+
+def gauges_from(flat: Sequence[Any]) -> Gauges:
+    told: dict[str, Any] = dict(zip(flat[::2], flat[1::2], strict=True))
+    for name in ("now", "oldest_due", "oldest_unknown", "locked_out_until", "oldest_token"):
+        told[name] = from_micros(told[name]) if told[name] else None
+    told["budget_left"] = told["budget_left"] if told["budget_left"] >= 0 else None
+    return Gauges(**told | {name: bool(told[name]) for name in ("paused", "draining")})
 
 
 def storable(text: str) -> str:
@@ -158,4 +199,4 @@ def fields_json(fields: Mapping[str, str | None]) -> dict[str, str | None]:
 
 
 def compact(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return orjson.dumps(value).decode()

@@ -17,18 +17,21 @@ NAME = "cancelq"
 LOAD_KEY = "cancelq:library"
 GENERATION = 1000
 # Lua needs a local function before its first use; the functions themselves may stand in any order.
-SHARED = ("write", "prelude", "json", "time", "request", "join", "alert")
+SHARED = ("write", "prelude", "logins", "budget", "json", "time", "request", "join", "alert", "look")
 FUNCTIONS = (
     *("enqueue", "status", "claim", "renew", "settle", "close", "finish", "sweep", "register", "witness"),
-    *("steer", "service"),
+    *("steer", "compare", "gauges", "service", "token", "mass"),
 )
 
 
 def source(instead: Mapping[str, str] | None = None) -> str:
     """The library's text; `instead` replaces files by name (a test's way to make a write fail)."""
     folder = files("worker.ledger") / "functions"
-    parts = {name: (folder / f"{name}.lua").read_text(encoding="utf-8") for name in SHARED + FUNCTIONS}
-    return f"#!lua name={NAME}\n" + "\n".join((parts | dict(instead or {})).values())
+    texts = {name: (folder / f"{name}.lua").read_text(encoding="utf-8") for name in SHARED + FUNCTIONS}
+    texts |= dict(instead or {})
+    # In a block each, because Lua allows 200 local names at a time: what a function's file names is its own.
+    blocks = [f"do\n{text}end" if name in FUNCTIONS else text for name, text in texts.items()]
+    return f"#!lua name={NAME}\n" + "\n".join(blocks)
 
 
 def version_of(text: str) -> int:

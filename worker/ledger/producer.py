@@ -12,11 +12,13 @@ from typing import Any, Self, Unpack
 from redis.exceptions import RedisError
 
 from worker.clock import monotonic
-from worker.errors import LedgerUnavailable, MaybeStored, NotStored
+from worker.errors import ConfigError, LedgerUnavailable, MaybeStored, NotStored
 from worker.gaps import Gap, reached
 from worker.ledger.connection import address, is_error_reply, lacks_functions, open_pool
 from worker.ledger.encoding import prefix
 from worker.ledger.receipt import Fate, Letter, Receipt, Wish, new_request_id, write_letter
+from worker.ledger.relay import Relay, SentOn
+from worker.ledger.spool import Spool
 
 # One cancel, connecting included, or one chunk of many: a strategy must not hang on a frozen Redis.
 BOUND = timedelta(seconds=1)
@@ -42,25 +44,36 @@ class CancelQueue:
     """Cancel requests into one ledger (CANCELQ_LEDGER when not named); thread-safe.
 
     `bound` limits each call; the look-up of the server's name, before it, has the system's own bound.
+    With a `spool`, a file of this host, a request that could not be stored waits there (status `spooled`) and is sent
+    on in order, before newer ones, by this object or the next one with the same file.
     """
 
-    def __init__(self, redis_url: str, ledger: str | None = None, *, bound: timedelta = BOUND) -> None:
+    def __init__(
+        self,
+        redis_url: str,
+        ledger: str | None = None,
+        *,
+        bound: timedelta = BOUND,
+        spool: str | os.PathLike[str] | None = None,
+    ) -> None:
         self._address = address(redis_url)
-        self._prefix = prefix(ledger or os.environ.get("CANCELQ_LEDGER") or "cancelq")
+        name = ledger or os.environ.get("CANCELQ_LEDGER") or "cancelq"
+        self._prefix = prefix(name)
         self._bound = bound
         self._pool = open_pool(
             redis_url, connect_timeout=bound * CONNECT_SHARE, timeout=bound * GREETING_SHARE
         )
+        self._relay = None if spool is None else Relay(Spool(spool, name), self._deliver, bound)
 
     def cancel(self, **wish: Unpack[Wish]) -> Receipt:
-        """Store one request. Raises NotStored or MaybeStored; repeating with its request id is safe.
+        """Store one request. Raises NotStored or MaybeStored, unless it waits in the spool; repeating with its id is safe.
 
         Raises ValueError for a keyword or a value that cannot be written as a request; nothing was sent then.
         """
         letter = write_letter(wish)
         if letter.fault is not None:
             raise ValueError(letter.fault)
-        receipt = self._deliver([letter])[0]
+        receipt = self._take([letter])[0]
         if receipt.status is Fate.NOT_STORED:
             raise NotStored(str(receipt.error), letter.request_id)
         if receipt.status is Fate.UNKNOWN:
@@ -76,8 +89,14 @@ class CancelQueue:
         receipts: list[Receipt] = []
         rest = iter(letters)
         while chunk := list(islice(rest, CHUNK)):
-            receipts += self._deliver(chunk)
+            receipts += self._take(chunk)
         return receipts
+
+    def send_on(self) -> SentOn:
+        """Send what waits in the spool now, however long it takes while Redis answers."""
+        if self._relay is None:
+            raise ConfigError("spool: there is none to send on; CancelQueue(…, spool=FILE) names it")
+        return self._relay.send_on()
 
     def status(
         self, *, job_id: str | None = None, order_id: int | str | None = None, account: str | None = None
@@ -85,13 +104,27 @@ class CancelQueue:
         """What the ledger knows of a job, or of the newest job of an order: the contract's status answer."""
         wanted = {"jobId": job_id, "orderId": order_id, "account": account}
         question = json.dumps({name: value for name, value in wanted.items() if value is not None})
-        (answer,), _ = self._ask("cancelq_status", [question])
+        (answer,), _ = self._ask("cancelq_status", [question], monotonic() + self._bound)
         if isinstance(answer, Trouble):
             raise LedgerUnavailable(answer.reason)
         known: dict[str, Any] = json.loads(answer)
         return known
 
+    def statuses(self, job_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """The status answers of many jobs, pipelined, in order; the bound holds per chunk."""
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(job_ids), CHUNK):
+            questions = [json.dumps({"jobId": job_id}) for job_id in job_ids[start : start + CHUNK]]
+            answers, _ = self._ask("cancelq_status", questions, monotonic() + self._bound)
+            for answer in answers:
+                if isinstance(answer, Trouble):
+                    raise LedgerUnavailable(answer.reason)
+                found.append(json.loads(answer))
+        return found
+
     def close(self) -> None:
+        if self._relay is not None:
+            self._relay.close()
         self._pool.disconnect()
 
     def __enter__(self) -> Self:
@@ -102,9 +135,14 @@ class CancelQueue:
     ) -> None:
         self.close()
 
-    def _deliver(self, letters: Sequence[Letter]) -> list[Receipt]:
+    def _take(self, letters: Sequence[Letter]) -> list[Receipt]:
+        send = self._deliver if self._relay is None else self._relay.send
+        return send(letters, monotonic() + self._bound)
+
+    def _deliver(self, letters: Sequence[Letter], give_up: timedelta) -> list[Receipt]:
         """One pipelined round trip for all letters that can go; a second one where there are replicas to ask."""
-        found, replicated = self._ask("cancelq_enqueue", [a.text for a in letters if a.fault is None])
+        texts = [letter.text for letter in letters if letter.fault is None]
+        found, replicated = self._ask("cancelq_enqueue", texts, give_up)
         answers = iter(found)
         return [
             _receipt(letter, next(answers), replicated=replicated)
@@ -113,17 +151,20 @@ class CancelQueue:
             for letter in letters
         ]
 
-    def _ask(self, function: str, texts: Sequence[str]) -> tuple[list[str | Trouble], bool]:
+    def _ask(
+        self, function: str, texts: Sequence[str], give_up: timedelta
+    ) -> tuple[list[str | Trouble], bool]:
         """Call the function once per text; per text the answer or the trouble, and whether a replica has it all."""
         if not texts:
             return [], False
-        give_up = monotonic() + self._bound
         try:
             connection: Any = self._pool.get_connection()
         except RedisError as error:
             return [self._trouble(error, maybe=False)] * len(texts), False
         try:
             answers = self._exchange(connection, [(function, text) for text in texts], give_up)
+            if any(isinstance(answer, Trouble) for answer in answers):
+                connection.disconnect()  # after a failover the address may lead to another server
             return answers, self._is_replicated(connection, answers, give_up)
         except BaseException:
             connection.disconnect()  # answers that were not read must not be taken for the next call's

@@ -1,7 +1,7 @@
 """What a producer gets back for each request, and how a request is written. No I/O."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -20,6 +20,7 @@ class Fate(StrEnum):
     REFUSED = "refused"
     NOT_STORED = "not_stored"
     UNKNOWN = "unknown"
+    SPOOLED = "spooled"  # one of the two before, kept in a file of this host until it can be sent on
 
 
 STORED = frozenset({Fate.ACCEPTED, Fate.JOINED, Fate.DUPLICATE})
@@ -103,6 +104,17 @@ class Letter:
     def returned(self, status: Fate, error: str) -> Receipt:
         return Receipt(request_id=self.request_id, status=status, error=error)
 
+    def pinned(self, now: datetime) -> str:
+        """The text with a deadline that counts from `now`, whenever it is sent."""
+        try:
+            fields = json.loads(self.text, object_pairs_hook=_without_repeats)
+            seconds = fields.get("deadline")
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+                return self.text
+            return json.dumps(fields | {"deadline": iso(now + timedelta(seconds=seconds))})
+        except (ValueError, OverflowError):
+            return self.text  # as it is, for the ledger to refuse
+
 
 NAMES = {
     "order_id": "orderId",
@@ -118,6 +130,17 @@ NAMES = {
 }
 # The ledger refuses longer ones; here it saves parsing them.
 LONGEST_LINE = 16384
+# One for all: `json.dumps` makes an encoder for each call that forbids NaN.
+_ENCODE = json.JSONEncoder(allow_nan=False).encode
+TOO_LONG = f"the request is longer than {LONGEST_LINE} bytes"
+
+
+def _without_repeats(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """Python would keep the last of two values, and so mend what must be refused."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a repeated key")
+    return fields
 
 
 def new_request_id() -> str:
@@ -132,14 +155,14 @@ def write_letter(wish: Mapping[str, object]) -> Letter:
         text = "{" + ",".join(_field(name, value) for name, value in given.items()) + "}"
     except ValueError as error:
         return Letter(str(request_id), fault=str(error))
-    return Letter(str(request_id), text)
+    return Letter(str(request_id), text, TOO_LONG if len(text) > LONGEST_LINE else None)
 
 
 def _field(name: str, value: object) -> str:
     if name not in NAMES:
         raise ValueError(f"{name}: is not a field of a request; there are {', '.join(NAMES)}")
     try:
-        return f'"{NAMES[name]}":{json.dumps(_plain(name, value), allow_nan=False)}'
+        return f'"{NAMES[name]}":{_ENCODE(_plain(name, value))}'
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{NAMES[name]}: cannot be sent: {error}") from None
 
@@ -161,7 +184,7 @@ def read_letter(line: bytes) -> Letter:
     """Take a request that is JSON already, as it is, and add the request id if there is none."""
     own_id = new_request_id()
     if len(line) > LONGEST_LINE:
-        return Letter(own_id, fault=f"the request is longer than {LONGEST_LINE} bytes")
+        return Letter(own_id, fault=TOO_LONG)
     try:
         text = line.decode().strip()
         fields = json.loads(text)

@@ -28,7 +28,7 @@ def conclusion(
     ended = facts.outcome
     if ended is not None:
         parts = [f"{ended.outcome}: {_proof(facts, ended)}", _tries(facts), *_filled(ended)]
-        done = redrives or facts.findings
+        done = redrives or facts.findings or ended.evidence.startswith(Evidence.DRY_RUN)
         parts += ["a person is needed"] if ended.outcome in NEEDS_A_PERSON and not done else []
     elif now is not None and now["state"] == State.DONE:
         parts = [f"{now['outcome']}: the ledger says so, by {now['evidence']}; the audit does not say it yet"]
@@ -66,7 +66,7 @@ def _proof(facts: JobFacts, ended: OutcomeRow) -> str:
         Evidence.SEEN_WORKING: f"the budget is spent and the order was seen open ({detail}) {after}",
         Evidence.ORDER_NOT_FOUND: f"the exchange does not know the order, {after}",
         Evidence.DEADLINE: f"the deadline passed before anything was sent, no end was seen ({detail})",
-        Evidence.DRY_RUN: "a dry run, nothing was to be POSTed",
+        Evidence.DRY_RUN: f"a dry run, nothing was to be POSTed, and the order was open ({detail}) {after}",
         Evidence.UNPROVEN: f"the budgets are spent without one conclusive read, {after}",
     }
     return next((said for evidence, said in known.items() if evidence == word), f"{word} {detail}").replace(

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from enum import StrEnum
+from typing import NamedTuple
 
 from worker.audit.verify import Verification
-from worker.job import Outcome
+from worker.job import Evidence, Outcome
 from worker.report.figures import Spread
 from worker.settings import names_live
 
@@ -33,10 +34,14 @@ class Scope:
     zone: tzinfo
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One job."""
+class Line(NamedTuple):
+    """One job; a tuple, because a day has tens of thousands. First what its attempts come to, then what the job says."""
 
+    first_sent_at: datetime | None
+    last_answered_at: datetime | None
+    attempts: int
+    command_id: int | None
+    reason: str | None  # of the latest attempt
     job_id: str
     account: str
     order_id: int
@@ -45,12 +50,7 @@ class Line:
     request_id: str
     joiners: int
     enqueued_at: datetime
-    first_sent_at: datetime | None
-    last_answered_at: datetime | None
     finished_at: datetime | None
-    attempts: int
-    command_id: int | None
-    reason: str | None  # of the latest attempt
     outcome: str | None
     evidence: str | None
     detail: str | None
@@ -158,6 +158,11 @@ class Report:
     @property
     def live(self) -> bool:
         return any(names_live(environment) for environment in self.environments)
+
+    @property
+    def dry_run(self) -> int:
+        """The cancels that were not to be sent: an open order stayed open, as was meant."""
+        return sum((line.evidence or "").partition(" ")[0] == Evidence.DRY_RUN for line in self.lines)
 
     @property
     def unresolved(self) -> tuple[Line, ...]:

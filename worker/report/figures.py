@@ -1,6 +1,6 @@
 """Sums and quantiles over what the audit says. Pure."""
 
-from collections import Counter
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -34,8 +34,19 @@ def spread(spans: Iterable[timedelta | None]) -> Spread:
         p95=_rank(known, 0.95),
         p99=_rank(known, 0.99),
         longest=known[-1],
-        bins=Counter(map(bin_of, known)),
+        bins=_bins(known),
     )
+
+
+def _bins(ordered: Sequence[timedelta]) -> dict[int, int]:
+    """Bins grow with the spans, so each is one stretch: a search for its end instead of a logarithm a span."""
+    bins: dict[int, int] = {}
+    begin = 0
+    while begin < len(ordered):
+        held = bin_of(ordered[begin])
+        end = bisect_right(ordered, held, begin, key=bin_of)
+        bins[held], begin = end - begin, end
+    return bins
 
 
 def bin_of(span: timedelta) -> int:

@@ -8,14 +8,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from worker.audit.order_story import JobFacts, ReadRow
+from worker.errors import CancelqError
 from worker.exchange.client import Exchange, OrdersRead
 from worker.exchange.line import Timeouts
+from worker.exchange.listing import RELATIONS
+from worker.exchange.token import Bearer
 from worker.job import OrderId
 from worker.reply import Answered
+from worker.secret import SecretStr
 from worker.settings import Settings
 from worker.verdict import ENDS, MAX_ID, OrderState, state_of
+from worker.work.borrowed import token_for
 
-RELATIONS = {"parentId": "parent", "ocoId": "oco", "linkedId": "linked"}
 # One missing order costs three requests: together they stay below five seconds.
 REQUEST_BOUND = timedelta(seconds=1.6)
 # The body on record is cut; what stands before the cut still counts.
@@ -53,16 +57,22 @@ def linked_orders(recorded: Sequence[JobFacts], settings: Settings) -> dict[str,
     newest = {account: _newest_read(recorded, account) for account in {f.job.account for f in recorded}}
     reads = {account: read for account, read in newest.items() if read is not None}
     links = {account: _links(*read) for account, read in reads.items()}
-    wanted = [link for found in links.values() for link in found]
-    askable = sorted({link.order_id for link in wanted if _refusal(link, settings) is None})
-    read = _read(askable, settings) if askable else None
     return {
-        account: Links(
-            orders=tuple(_linked(link, _refusal(link, settings), read) for link in found),
-            as_of=reads[account][1].read_at,
-        )
+        account: Links(orders=_all_linked(account, found, settings), as_of=reads[account][1].read_at)
         for account, found in links.items()
     }
+
+
+def _all_linked(account: str, links: Sequence[Link], settings: Settings) -> tuple[Linked, ...]:
+    askable = sorted({link.order_id for link in links if _refusal(link, settings) is None})
+    read: OrdersRead | None = None
+    refusal: str | None = None
+    if askable:
+        try:
+            read = _read(askable, settings, token_for(account, settings))
+        except CancelqError as error:
+            refusal = f"not read: {error}"
+    return tuple(_linked(link, _refusal(link, settings) or refusal, read) for link in links)
 
 
 def _newest_read(recorded: Sequence[JobFacts], account: str) -> tuple[JobFacts, ReadRow] | None:
@@ -99,22 +109,18 @@ def _named(row: ReadRow) -> Iterator[tuple[str, int]]:
 
 def _refusal(link: Link, settings: Settings) -> str | None:
     """Why this order is not asked for."""
-    if settings.access_token is None:
-        return "not read: no CANCELQ_ACCESS_TOKEN"
     if link.environment != settings.environment:
         return f"not read: it is at {link.environment}, CANCELQ_EXCHANGE_URL is {settings.environment}"
     return None
 
 
-def _read(ids: Sequence[OrderId], settings: Settings) -> OrdersRead:
-    token = settings.access_token
-    assert token is not None  # noqa: S101  # _refusal
+def _read(ids: Sequence[OrderId], settings: Settings, token: SecretStr) -> OrdersRead:
     timeouts = Timeouts(
         connect=min(settings.connect_timeout, REQUEST_BOUND),
         read=min(settings.read_timeout, REQUEST_BOUND),
         total=min(settings.total_timeout, REQUEST_BOUND),
     )
-    exchange = Exchange(settings.exchange_url, token, timeouts=timeouts, connections=1)
+    exchange = Exchange(settings.exchange_url, Bearer.fixed(token), timeouts=timeouts, connections=1)
     try:
         return exchange.orders(ids)
     finally:

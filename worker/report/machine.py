@@ -3,8 +3,10 @@
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime, tzinfo
 from io import StringIO
+from operator import attrgetter
 from typing import Any
 
 from worker.clock import iso
@@ -42,14 +44,20 @@ COLUMNS = [
     "resolved_at",
     "resolved_because",
 ]
+TIMES = ("enqueued_at", "first_sent_at", "finished_at", "resolved_at")
+SPANS = {"enqueue_to_wire_ms": "to_wire", "enqueue_to_end_ms": "to_end"}
+_facts = attrgetter(*(SPANS.get(name, name) for name in COLUMNS))
+# `json.dumps` with an option makes an encoder a call.
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def json_parts(report: Report) -> Iterator[str]:
     """One JSON object, in parts; times in the report's zone, spans in milliseconds, ids exact; a job a line."""
     zone = report.scope.zone
-    yield _dumped(_summary(report, zone), indent=2).removesuffix("\n}") + ',\n  "jobs": ['
+    summary = json.dumps(_summary(report, zone), ensure_ascii=False, indent=2)
+    yield summary.removesuffix("\n}") + ',\n  "jobs": ['
     for i, line in enumerate(report.lines):
-        yield ("," if i else "") + "\n    " + _dumped(_cells(line, zone))
+        yield ("," if i else "") + "\n    " + _ENCODE(_cells(line, zone))
     yield "\n  ]\n}\n"
 
 
@@ -60,8 +68,7 @@ def csv_parts(report: Report) -> Iterator[str]:
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(COLUMNS)
     for line in report.lines:
-        cells = _cells(line, report.scope.zone)
-        writer.writerow([harmless(cells[column]) for column in COLUMNS])
+        writer.writerow(map(harmless, _cells(line, report.scope.zone).values()))
         yield text.getvalue()
         text.seek(0)
         text.truncate()
@@ -70,7 +77,7 @@ def csv_parts(report: Report) -> Iterator[str]:
 
 def harmless(cell: object) -> object:
     """Text that a spreadsheet would run gets an apostrophe before it, also when space or nothing visible leads it."""
-    if not isinstance(cell, str):
+    if not isinstance(cell, str) or cell[:1].isalnum():
         return cell
     first = next((char for char in cell if char.isprintable() and not char.isspace()), "")
     return f"'{cell}" if first in FORMULA_STARTS or cell.startswith(DROPPED_STARTS) else cell
@@ -82,17 +89,23 @@ def _summary(report: Report, zone: tzinfo) -> dict[str, Any]:
     return {
         "environments": report.environments,
         "live": report.live,
+        "dry_run": report.dry_run,
         "since": _time(report.scope.since, zone),
         "until": _time(report.scope.until, zone),
         "account": report.scope.account,
         "zone": str(zone),
         "made_at": _time(report.made_at, zone),
         "policy_versions": report.policy_versions,
-        "verified": checked.ok,
+        "verified": checked.ok if checked.made else None,
         "witnessed": report.witnessed,
         "fault": str(checked.fault) if checked.fault else None,
+        "journal_trouble": checked.journal_trouble or None,
+        "outstanding": [asdict(chain) for chain in checked.outstanding],
+        "conflicts": checked.conflicts,
         "rows_checked": checked.rows,
-        "digest": checked.digest,
+        "digest": checked.digest or None,
+        "seals": checked.seals.newest.seq,
+        "newer_rows": checked.newer,
         "heads": {writer: {"seq": head.seq, "digest": head.digest} for writer, head in checked.heads.items()},
         "outcomes": report.outcomes,
         "reasons": report.reasons,
@@ -114,15 +127,13 @@ def _summary(report: Report, zone: tzinfo) -> dict[str, Any]:
     }
 
 
-def _dumped(content: dict[str, Any], indent: int | None = None) -> str:
-    return json.dumps(content, ensure_ascii=False, indent=indent)
-
-
 def _cells(line: Line, zone: tzinfo) -> dict[str, Any]:
-    known = {name: getattr(line, name, None) for name in COLUMNS}
-    known["enqueue_to_wire_ms"] = milliseconds(line.to_wire)
-    known["enqueue_to_end_ms"] = milliseconds(line.to_end)
-    return {name: _time(cell, zone) if isinstance(cell, datetime) else cell for name, cell in known.items()}
+    known = dict(zip(COLUMNS, _facts(line), strict=True))
+    for name in TIMES:
+        known[name] = _time(known[name], zone)
+    for name in SPANS:
+        known[name] = milliseconds(known[name])
+    return known
 
 
 def _spread(stage: Spread) -> dict[str, float | int | None]:

@@ -55,7 +55,7 @@ MEANINGS = {
 def render_html(report: Report) -> str:
     """The whole page, well-formed as XML too; what came from outside is text, never markup."""
     zone = report.scope.zone
-    environment = _environment()
+    environment = page_environment()
     environment.filters["time"] = partial(moment_words, zone=zone)
     environment.filters["hour"] = partial(hour_words, zone=zone)
     listed = foremost(report.lines, LISTED)
@@ -77,7 +77,7 @@ def render_html(report: Report) -> str:
     return page + "\n"
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
     """Every value is escaped, and cleaned before that; a name that the template misspells is an error."""
     found = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

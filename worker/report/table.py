@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from io import StringIO
 
 from rich import box
@@ -10,9 +11,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from worker.audit.verify import Verification
 from worker.report.content import Line, Report, Total
 from worker.report.figures import Spread, milliseconds
-from worker.report.shown import hour_words, moment_words, printable
+from worker.report.long_table import LongTable
+from worker.report.shown import hour_words, many, moment_words, printable
 
 # Without a terminal to ask: wide enough for one line a job.
 PAGE_WIDTH = 170
@@ -30,6 +33,9 @@ def render_table(report: Report, *, width: int = PAGE_WIDTH, color: bool = False
     )
     if report.live:
         console.print(Panel(Text("LIVE: real orders, real money", style="bold white on red"), box=box.HEAVY))
+    if report.dry_run:
+        said = f"DRY RUN: {many(report.dry_run, 'cancel')} of an open order, which nobody was to send"
+        console.print(Panel(Text(said, style="bold"), box=box.HEAVY))
     for title, table in _sections(report):
         if table.row_count:
             console.print(Text(title, style="bold"))
@@ -37,7 +43,7 @@ def render_table(report: Report, *, width: int = PAGE_WIDTH, color: bool = False
     return page.getvalue()
 
 
-def _sections(report: Report) -> Iterable[tuple[str, Table]]:
+def _sections(report: Report) -> Iterable[tuple[str, Table | LongTable]]:
     yield "Audit report", _header(report)
     yield "Unresolved: a person is needed", _jobs(report.unresolved, report)
     yield "Found by people", _findings(report)
@@ -61,9 +67,6 @@ def plain(value: object) -> Text:
 def _header(report: Report) -> Table:
     scope, checked = report.scope, report.verification
     period = f"{_time(report, scope.since) or 'the beginning'} to {_time(report, scope.until) or 'now'}"
-    verified = (
-        f"yes, {checked.rows} rows in {len(checked.heads)} chains" if checked.ok else f"NO: {checked.fault}"
-    )
     table = _table("", "")
     for name, value in (
         ("Exchange", ", ".join(report.environments) or "none in this period"),
@@ -72,14 +75,26 @@ def _header(report: Report) -> Table:
         ("Times in", scope.zone),
         ("Made at", _time(report, report.made_at)),
         ("Policy", ", ".join(report.policy_versions) or "no attempts"),
-        ("Audit intact", verified),
+        ("Audit intact", _verified(checked)),
         ("Tails compared", "yes, with the ledger's" if report.witnessed else "no, the ledger was not asked"),
-        ("Digest of all heads", checked.digest),
+        (f"Digest of seal {checked.seals.newest.seq}", checked.digest)
+        if checked.digest
+        else ("Digest", "no seal yet"),
     ):
         table.add_row(name, plain(value))
+    for remark in checked.remarks:
+        table.add_row("Not in it", plain(remark))
     for writer, head in checked.heads.items():
         table.add_row("Head", plain(f"{head.digest}  row {head.seq} of {writer}"))
     return table
+
+
+def _verified(checked: Verification) -> str:
+    if not checked.made:
+        return "not checked for this report: run cancelq verify"
+    return (
+        f"yes, {checked.rows} rows in {len(checked.heads)} chains" if checked.ok else f"NO: {checked.fault}"
+    )
 
 
 def _counts(counts: Mapping[str, int] | Mapping[int, int], unit: str) -> Table:
@@ -136,8 +151,9 @@ def _spread(stage: Spread) -> Iterable[str]:
     yield str(stage.count)
 
 
-def _jobs(lines: Iterable[Line], report: Report) -> Table:
-    table = _table(
+def _jobs(lines: Iterable[Line], report: Report) -> LongTable:
+    make = partial(
+        _table,
         "outcome",
         "evidence",
         "order",
@@ -150,22 +166,23 @@ def _jobs(lines: Iterable[Line], report: Report) -> Table:
         "reason",
         "job",
     )
-    for line in lines:
-        evidence = f"{line.evidence}: {line.detail}" if line.detail else line.evidence
-        table.add_row(
-            line.end,
-            plain(evidence),
-            str(line.order_id),
-            plain(line.account),
-            _time(report, line.enqueued_at),
-            _span(line.to_wire),
-            _span(line.to_end),
-            str(line.attempts),
-            plain(line.filled_qty),
-            plain(line.reason),
-            plain(line.job_id),
-        )
-    return table
+    return LongTable(make, (_job(line, report) for line in lines))
+
+
+def _job(line: Line, report: Report) -> tuple[str, ...]:
+    return (
+        line.end,
+        printable(f"{line.evidence}: {line.detail}" if line.detail else line.evidence),
+        str(line.order_id),
+        printable(line.account),
+        _time(report, line.enqueued_at),
+        _span(line.to_wire),
+        _span(line.to_end),
+        str(line.attempts),
+        printable(line.filled_qty),
+        printable(line.reason),
+        printable(line.job_id),
+    )
 
 
 def _table(*columns: str) -> Table:

@@ -1,7 +1,7 @@
 """Sums by account, by strategy and by hour. Pure."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import TypeVar
@@ -35,17 +35,28 @@ def outcomes(lines: Iterable[Line]) -> dict[str, int]:
     return _in_order(Counter(line.end for line in lines))
 
 
-def by_account(lines: Iterable[Line]) -> dict[str, Total]:
-    return _most_first(_grouped(lines, lambda line: line.account))
+def by_account(lines: Sequence[Line]) -> dict[str, Total]:
+    return _most_first(_grouped(lines, (line.account for line in lines)))
 
 
-def by_strategy(lines: Iterable[Line]) -> dict[str | None, Total]:
-    return _most_first(_grouped(lines, lambda line: line.requested_by))
+def by_strategy(lines: Sequence[Line]) -> dict[str | None, Total]:
+    return _most_first(_grouped(lines, (line.requested_by for line in lines)))
 
 
-def by_hour(lines: Iterable[Line], zone: tzinfo) -> dict[datetime, Total]:
+def by_hour(lines: Sequence[Line], zone: tzinfo) -> dict[datetime, Total]:
     """By the start of the zone's hours, in order of time; an hour that a clock change repeats is two hours."""
-    return dict(sorted(_grouped(lines, lambda line: hour_of(line.enqueued_at, zone)).items()))
+    return dict(sorted(_grouped(lines, _hours(lines, zone)).items()))
+
+
+def _hours(lines: Iterable[Line], zone: tzinfo) -> Iterator[datetime]:
+    """Worked out once a minute of time, not once a line: a zone's hours begin with a minute."""
+    known: dict[datetime, datetime] = {}
+    for line in lines:
+        minute = line.enqueued_at.replace(second=0, microsecond=0)
+        hour = known.get(minute)
+        if hour is None:
+            hour = known[minute] = hour_of(minute, zone)
+        yield hour
 
 
 def hour_of(moment: datetime, zone: tzinfo) -> datetime:
@@ -53,10 +64,11 @@ def hour_of(moment: datetime, zone: tzinfo) -> datetime:
     return moment.astimezone(zone).replace(minute=0, second=0, microsecond=0).astimezone(UTC)
 
 
-def _grouped(lines: Iterable[Line], group: Callable[[Line], Group]) -> dict[Group, Total]:
-    sums: dict[Group, _Sum] = {}
-    for line in lines:
-        sums.setdefault(group(line), _Sum()).add(line)
+def _grouped(lines: Iterable[Line], groups: Iterable[Group]) -> dict[Group, Total]:
+    """`groups`: the one that each line belongs to."""
+    sums: defaultdict[Group, _Sum] = defaultdict(_Sum)
+    for group, line in zip(groups, lines, strict=True):
+        sums[group].add(line)
     return {name: found.total() for name, found in sums.items()}
 
 

@@ -65,6 +65,8 @@ def read_words(row: ReadRow) -> str:
     match row.kind:
         case "order":
             return f"order read: {_order_seen(row)}"
+        case "command":
+            return f"commands of the order read: {_command_seen(row)}"
         case "command_report":
             return f"command report read: {_report_seen(row)}"
     return f"{row.kind}: {row.status}"
@@ -80,6 +82,12 @@ def _report_seen(row: ReadRow) -> str:
     if row.found:
         return f"the cancel was rejected: {row.status}"
     return "no rejection" if _was_read(row) else _failure(row)
+
+
+def _command_seen(row: ReadRow) -> str:
+    if row.found:
+        return f"the POST whose answer was lost had arrived, its command is {row.status}"
+    return "none of ours" if row.found is not None else _failure(row)
 
 
 def _was_read(row: ReadRow) -> bool:

@@ -23,14 +23,19 @@ async def serve(
     world, truth = exchange.world, exchange.truth
     if request.method == "POST":
         return await _post(exchange, request, name)
-    if name == "truth":
-        return await _stream(request, truth.orders(world.book))
-    if name == "requests":
-        since = query.get("since", "0")
-        return await _stream(request, truth.requests(int(since) if since.isdecimal() else 0))
+    since = query.get("since", "0")
+    lists = {
+        "truth": lambda: truth.orders(world.book),
+        "calls": lambda: iter(list(truth.calls)),
+        "requests": lambda: truth.requests(int(since) if since.isdecimal() else 0),
+    }
+    if name in lists:
+        return await _stream(request, lists[name]())
     if name == "health":
         kept = {"requests_seen": truth.seen, "requests_kept": len(truth.log)}
         return wire.write(request, wire.json_answer({"ok": True, "orders": len(world.book.orders), **kept}))
+    if name == "auth":
+        return wire.write(request, wire.json_answer(world.desk.sessions.counts))
     return wire.write(request, wire.text_answer(404, "Not found"))
 
 

@@ -148,6 +148,15 @@ class Book:
         self.orders[order.id] = order
         self.accounts.setdefault(order.account, 1001 + len(self.accounts))
 
+    def placed(self, order_id: int) -> Order | None:
+        """The order, once its time has come."""
+        order = self.orders.get(order_id)
+        return order if order is not None and order.placed_at <= now() else None
+
+    def all_placed(self) -> list[Order]:
+        moment = now()
+        return [order for order in self.orders.values() if order.placed_at <= moment]
+
     def lag(self, order: Order) -> float:
         """How many seconds behind the truth this order's reads are."""
         if order.lag is not None:

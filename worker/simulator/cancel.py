@@ -10,12 +10,13 @@ from typing import Any
 from aiohttp import web
 
 from . import wire
+from .auth import unseen
 from .book import Order, Ruling, Wish
 from .moments import chance, from_iso, now, within
 from .steps import NATURAL, Step
 from .truth import Tally, short
 from .wire import Answer
-from .world import Queue, World
+from .world import World
 
 LABELS = ("clOrdId", "customTag50", "isAutomated", "activationTime")
 
@@ -31,6 +32,7 @@ async def post_cancel(
     seen = world.truth.arrived(raw, _peer(transport), order_id=order_id)
     tally = world.truth.begin(seen, transport)
     try:
+        refused = refused or unseen(world, request, order_id)
         step, answer = (NATURAL, refused) if refused else _decide(world, body, order_id, tally=tally)
         await _wait(world, order_id or 0, seen.seq, delay=step.delay)
         if step.drop is None and step.reset is None:
@@ -49,13 +51,13 @@ async def post_cancel(
 def _decide(world: World, body: Any, order_id: int | None, *, tally: Tally) -> tuple[Step, Answer]:
     if order_id is None:
         return NATURAL, wire.text_answer(400, "Invalid or missed parameters")
-    order = world.book.orders.get(order_id)
+    order = world.book.placed(order_id)
     if order is None:
         return NATURAL, wire.text_answer(404, "Not found")
     queue = world.post_queue(order)
     step = queue.head()
     if step.penalty is not None:
-        if not _served(queue, step, body):
+        if not queue.served(body):
             return step, wire.json_answer(step.penalty.as_json())
         queue.drop_head()
         step = replace(step, penalty=None)
@@ -63,22 +65,6 @@ def _decide(world: World, body: Any, order_id: int | None, *, tally: Tally) -> t
         step = queue.take()
     ruling = _act(world, order, step, body=body, tally=tally)
     return step, _said(step, ruling)
-
-
-def _served(queue: Queue, step: Step, body: dict[str, Any]) -> bool:
-    """Whether this POST ends the penalty: the same body with the ticket, not before its time.
-
-    With a captcha no ticket helps; only the time does.
-    """
-    penalty, plain = step.penalty, {name: part for name, part in body.items() if name != "p-ticket"}
-    if penalty is None:
-        return True
-    late_enough = queue.penalised_at is not None and now() >= queue.penalised_at + penalty.time
-    repeated = body.get("p-ticket") == penalty.ticket and plain == queue.penalised_body
-    if late_enough and (penalty.captcha or repeated):
-        return True
-    queue.penalised_at, queue.penalised_body = now(), plain
-    return False
 
 
 def _act(world: World, order: Order, step: Step, *, body: dict[str, Any], tally: Tally) -> Ruling | None:

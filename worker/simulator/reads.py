@@ -63,7 +63,7 @@ def report_json(command_id: int, report: Report) -> dict[str, Any]:
 
 
 def order_item(world: World, query: Query) -> Found:
-    order = world.book.orders.get(_id(query, "id"))
+    order = world.book.placed(_id(query, "id"))
     if order is None:
         return wire.plain_answer(404), NATURAL
     step = world.read_step(order, "order")
@@ -74,7 +74,7 @@ def order_items(world: World, query: Query) -> Found:
     """May return fewer rows than asked; one order's bad step spoils the whole answer."""
     rows, bad = [], NATURAL
     for order_id in _ids(query, "ids"):
-        order = world.book.orders.get(order_id)
+        order = world.book.placed(order_id)
         step = world.read_step(order, "order") if order is not None else NATURAL
         bad = bad if step is NATURAL or step.not_found or step.shows else step
         if order is not None and not step.not_found:
@@ -82,20 +82,35 @@ def order_items(world: World, query: Query) -> Found:
     return _said(bad, lambda: rows)
 
 
-def order_list(world: World, _query: Query) -> Found:
-    return _rows(order_json(world, order) for order in world.book.orders.values())
+def order_list(world: World, query: Query) -> Found:
+    """All orders of the accounts that the caller sees, ended ones included."""
+    return _listed(world, _seen(world, query))
 
 
 def order_deps(world: World, query: Query) -> Found:
-    """All orders of an account."""
+    """All orders of an account; none of one that the caller does not see."""
     names = {number: name for name, number in world.book.accounts.items()}
-    account = names.get(_id(query, "masterid"))
-    return _rows(order_json(world, order) for order in world.book.orders.values() if order.account == account)
+    return _listed(world, {names.get(_id(query, "masterid"), "")} & _seen(world, query))
+
+
+def _listed(world: World, accounts: set[str]) -> Found:
+    """The orders of these accounts, or what the script has in store for the next list."""
+    step = world.lists.take()
+    shown = (order for order in world.book.all_placed() if order.account in accounts)
+    return _said(step, lambda: [order_json(world, order) for order in shown])
+
+
+def contract_find(world: World, query: Query) -> Found:
+    """One contract by its name."""
+    number = world.contracts.get(query.get("name", ""))
+    if number is None:
+        return wire.plain_answer(404), NATURAL
+    return wire.json_answer({"id": number, "name": query["name"]}), NATURAL
 
 
 def command_item(world: World, query: Query) -> Found:
     command_id = _id(query, "id")
-    placed = world.book.orders.get(command_id)
+    placed = world.book.placed(command_id)
     if placed is not None:
         return wire.json_answer(new_command_json(placed)), NATURAL
     order, command = world.book.commands.get(command_id, (None, None))
@@ -109,13 +124,11 @@ def command_item(world: World, query: Query) -> Found:
 
 
 def command_deps(world: World, query: Query) -> Found:
-    """All commands of an order that the lag already shows."""
-    order = world.book.orders.get(_id(query, "masterid"))
-    if order is None:
-        return _rows(())
-    moment = now() - world.book.lag(order)
-    seen = [command_json(order, c, moment) for c in order.commands if c.at <= moment]
-    return _said(world.read_step(order, "command"), lambda: [new_command_json(order), *seen])
+    return _commands(world, [_id(query, "masterid")])
+
+
+def command_ldeps(world: World, query: Query) -> Found:
+    return _commands(world, _ids(query, "masterids"))
 
 
 def report_deps(world: World, query: Query) -> Found:
@@ -138,7 +151,7 @@ def _fills(world: World, order_ids: Iterable[int]) -> Found:
     """The fills of these orders that the lag already shows; one order's bad step spoils the whole answer."""
     rows, bad = [], NATURAL
     for order_id in order_ids:
-        order = world.book.orders.get(order_id)
+        order = world.book.placed(order_id)
         if order is not None:
             step = world.read_step(order, "fill")
             bad = bad if step is NATURAL or step.shows else step
@@ -148,9 +161,31 @@ def _fills(world: World, order_ids: Iterable[int]) -> Found:
     return _said(bad, lambda: rows)
 
 
-def account_list(world: World, _query: Query) -> Found:
+def account_list(world: World, query: Query) -> Found:
+    """Those that the caller sees: the door says which."""
+    shown = _seen(world, query)
     kind = {"userId": 1, "accountType": "Customer", "active": True, "legalStatus": "Individual"}
-    return _rows({"id": number, "name": name, **kind} for name, number in world.book.accounts.items())
+    known = world.book.accounts.items()
+    return _rows({"id": number, "name": name, **kind} for name, number in known if name in shown)
+
+
+def _seen(world: World, query: Query) -> set[str]:
+    """The names of the accounts that the caller sees."""
+    return set(query["seen"].split(",")) if "seen" in query else set(world.book.accounts)
+
+
+def _commands(world: World, order_ids: Iterable[int]) -> Found:
+    """All commands of these orders that the lag already shows; one order's bad step spoils the whole answer."""
+    rows, bad = [], NATURAL
+    for order_id in order_ids:
+        order = world.book.placed(order_id)
+        if order is not None:
+            step = world.read_step(order, "command")
+            bad = bad if step is NATURAL or step.shows else step
+            moment = now() - world.book.lag(order)
+            rows += [new_command_json(order)]
+            rows += [command_json(order, c, moment) for c in order.commands if c.at <= moment]
+    return _said(bad, lambda: rows)
 
 
 def _reports(world: World, command_ids: Iterable[int]) -> Found:
@@ -214,9 +249,11 @@ ENDPOINTS: Mapping[str, Callable[[World, Query], Found]] = {
     "/order/deps": order_deps,
     "/command/item": command_item,
     "/command/deps": command_deps,
+    "/command/ldeps": command_ldeps,
     "/commandreport/deps": report_deps,
     "/commandreport/ldeps": report_ldeps,
     "/fill/deps": fill_deps,
     "/fill/ldeps": fill_ldeps,
     "/account/list": account_list,
+    "/contract/find": contract_find,
 }

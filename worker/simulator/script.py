@@ -11,6 +11,7 @@ from .book import STATUSES, Rules
 from .fields import Reader, ScriptError, at_least, flag, number, one_of, span, text, text_map, whole, wrong
 from .mix import FAULTS, PROFILES, Mix
 from .moments import Span
+from .sessions import User
 from .steps import FOREVER, Drip, Penalty, Step
 
 # Enough for the longest soak, small enough that a slip of the finger does not eat the memory.
@@ -35,6 +36,8 @@ class OrderSpec:
     status: str = "Working"
     qty: int = 4
     filled: int = 0
+    after: float = 0.0  # seconds until the first of them is placed …
+    every: float = 0.0  # … and between two
     read_lag: float | None = None
     settle: float | None = None
     traits: Mapping[str, Any] = field(default_factory=dict)
@@ -48,6 +51,9 @@ class Script:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     orders: tuple[OrderSpec, ...] = ()
     mix: Mix | None = None
+    auth: Mapping[str, Any] = field(default_factory=dict)
+    lists: tuple[Step, ...] | None = None
+    contracts: Mapping[str, int] = field(default_factory=dict)
 
 
 def load(path: Path) -> Script:
@@ -59,11 +65,14 @@ def load(path: Path) -> Script:
 
 
 def script(value: Any) -> Script:
-    found = _object(value, "script", {"defaults": _as_is, "orders": _as_is, "faults": _as_is})
+    found = _object(value, "script", SCRIPT)
     return Script(
         defaults=defaults(found.get("defaults", {})),
         orders=orders(found.get("orders", [])),
         mix=mix(found["faults"]) if "faults" in found else None,
+        auth=found.get("auth", {}),
+        lists=found.get("lists"),
+        contracts=found.get("contracts", {}),
     )
 
 
@@ -117,6 +126,15 @@ def mix(value: Any) -> Mix:
         raise ScriptError(f"faults: the probabilities add up to {total:.3f}; right would be at most 1")
     rest = {name: v for name, v in found.items() if name not in FAULTS}
     return replace(base, faults=chances, **rest)
+
+
+def auth(value: Any, where: str) -> dict[str, Any]:
+    """Users, sessions, and the next logins and renewals."""
+    found = _object(value, where, AUTH)
+    for name in ("logins", "renewals"):
+        if name in found:
+            found[name] = _steps(found[name], f"{where}.{name}", AUTH_STEP)
+    return found
 
 
 def step(value: Any, where: str, known: Mapping[str, Reader]) -> Step:
@@ -179,6 +197,30 @@ def _list(value: Any, where: str) -> list[Any]:
 
 def _as_is(value: Any, _where: str) -> Any:
     return value
+
+
+def _lists(value: Any, where: str) -> tuple[Step, ...]:
+    return _steps(value, where, READ)
+
+
+def _contracts(value: Any, where: str) -> dict[str, int]:
+    return _object(value, where, dict.fromkeys(value if isinstance(value, dict) else (), whole(1)))
+
+
+def _users(value: Any, where: str) -> dict[str, User]:
+    items = [_object(item, f"{where}[{i}]", USER) for i, item in enumerate(_list(value, where))]
+    for i, item in enumerate(items):
+        if not {"name", "password"} <= item.keys():
+            raise ScriptError(f"{where}[{i}]: right would be a name and a password")
+    return {item["name"]: User(**item) for item in items}
+
+
+def _accounts(value: Any, where: str) -> frozenset[str]:
+    return frozenset(text(item, where) for item in _list(value, where))
+
+
+def _symptoms(value: Any, where: str) -> tuple[int, ...]:
+    return tuple(whole(400, 599)(item, where) for item in _list(value, where)) or (408,)
 
 
 def _effect(value: Any, where: str) -> str:
@@ -274,6 +316,18 @@ READ: Mapping[str, Reader] = {
     "shows": _shows,
     "of": one_of("order", "command", "report", "fill"),
 }
+AUTH_STEP: Mapping[str, Reader] = {**_TRAVEL, "p-ticket": text, "p-time": at_least(0), "p-captcha": flag}
+USER: Mapping[str, Reader] = {"name": text, "password": text, "sec": text, "accounts": _accounts}
+AUTH: Mapping[str, Reader] = {
+    "users": _users,
+    "life": at_least(0),
+    "most": whole(1),
+    "most_failed": whole(1),
+    "evicted": _symptoms,
+    "logins": _as_is,
+    "renewals": _as_is,
+    "expire": flag,
+}
 TRAITS: Mapping[str, Reader] = {
     "action": one_of("Buy", "Sell"),
     "contractId": whole(1),
@@ -294,9 +348,17 @@ ORDER: Mapping[str, Reader] = {
     "ordStatus": one_of(*STATUSES),
     "qty": whole(1),
     "filled": whole(0),
+    "after": at_least(0),
+    "every": at_least(0),
     "read_lag": at_least(0),
     "settle": at_least(0),
     "posts": _as_is,
     "reads": _as_is,
     "events": _as_is,
+}
+SCRIPT: Mapping[str, Reader] = {
+    **dict.fromkeys(("defaults", "orders", "faults"), _as_is),
+    "auth": auth,
+    "lists": _lists,
+    "contracts": _contracts,
 }

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from . import admin, wire
+from . import admin, auth, wire
 from .book import Rules
 from .cancel import post_cancel
 from .moments import within
@@ -14,11 +14,9 @@ from .reads import ENDPOINTS, BadQuery
 from .script import Script
 from .steps import NATURAL
 from .truth import Truth
-from .wire import Answer
 from .world import World
 
 CANCEL = "/v1/order/cancelorder"
-DENIED = Answer(401, b"Access is denied", wire.TEXT)
 
 
 @dataclass(slots=True)
@@ -56,8 +54,12 @@ class Exchange:
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         path, _, query = request.raw_path.partition("?")
         lowered = path.lower()
+        if lowered.startswith("/v1/"):
+            self.truth.called(lowered)
         if lowered == CANCEL and request.method == "POST":
-            return await post_cancel(self.world, request, refused=self._refusal(request))
+            return await post_cancel(self.world, request, refused=auth.refusal(self.world, request))
+        if lowered[3:] in {auth.LOGIN, auth.RENEWAL} and lowered.startswith("/v1/"):
+            return await auth.serve(self.world, request, lowered[3:])
         if lowered.startswith("/v1/"):
             return await self._read(request, lowered[3:], query)
         if lowered.startswith("/sim/"):
@@ -65,23 +67,17 @@ class Exchange:
         return wire.write(request, wire.text_answer(404, "Not found"))
 
     async def _read(self, request: web.BaseRequest, path: str, query: str) -> web.StreamResponse:
-        answer, step = self._refusal(request), NATURAL
+        answer, step = auth.refusal(self.world, request), NATURAL
         endpoint = ENDPOINTS.get(path)
         if answer is None and (endpoint is None or request.method != "GET"):
             answer = wire.text_answer(404, "Not found")
         if answer is None and endpoint is not None:
             try:
-                answer, step = endpoint(self.world, dict(parse_qsl(query)))
+                asked = auth.visible(self.world, request, path, dict(parse_qsl(query)))
+                answer, step = endpoint(self.world, asked)
             except BadQuery as error:
                 answer = wire.text_answer(400, str(error))
         delay = step.delay + within(self.world.rules.read_latency, 0.5)
         if delay > 0:
             await asyncio.sleep(delay)
-        return await wire.send(request, answer or DENIED, step)
-
-    def _refusal(self, request: web.BaseRequest) -> Answer | None:
-        kind, _, token = request.headers.get("Authorization", "").partition(" ")
-        token = token.strip()
-        if kind.lower() != "bearer" or not token:
-            return DENIED
-        return None if self.world.rules.token in {None, token} else DENIED
+        return await wire.send(request, answer or auth.DENIED, step)

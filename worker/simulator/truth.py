@@ -68,6 +68,7 @@ class Truth:
         self.seen = 0
         self.tallies: dict[int, Tally] = {}
         self.log: deque[Seen] = deque(maxlen=log_cap)
+        self.calls: deque[dict[str, Any]] = deque(maxlen=log_cap)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         self._file = os.open(file, flags, 0o644) if file is not None else None
 
@@ -80,6 +81,7 @@ class Truth:
         """Starts afresh; the file goes on."""
         self.tallies = {}
         self.log.clear()
+        self.calls.clear()
         self.note("reset", {})
 
     def arrived(self, body: bytes, peer: str, *, order_id: int | None) -> Seen:
@@ -87,6 +89,10 @@ class Truth:
         seen = Seen(self.seen, time.time_ns() // 1000, order_id, body, peer)
         self.log.append(seen)
         return seen
+
+    def called(self, path: str) -> None:
+        """Any call, POSTs included, as its head arrives."""
+        self.calls.append({"at": time.time_ns() // 1000, "path": path})
 
     def begin(self, seen: Seen, transport: asyncio.Transport) -> Tally:
         """Counts a POST of a known or unknown order as in flight, beside those whose caller is still there."""
@@ -129,7 +135,7 @@ class Truth:
 
     def orders(self, book: Book) -> Iterator[dict[str, Any]]:
         unasked = Tally()
-        return (self.order(o, self.tallies.get(o.id, unasked)) for o in list(book.orders.values()))
+        return (self.order(o, self.tallies.get(o.id, unasked)) for o in book.all_placed())
 
     def order(self, order: Order, tally: Tally) -> dict[str, Any]:
         """One order as it is at this moment, without any lag."""

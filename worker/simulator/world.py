@@ -1,12 +1,15 @@
 """One exchange: its book, its rules, what its script still has in store. Made anew by a reset."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from .book import Book, Order, Rules
 from .mix import Mix
 from .moments import micros, now
 from .script import OrderSpec, Script, apply_defaults
+from .sessions import Sessions
 from .steps import NATURAL, ReadKind, Step
 from .truth import Truth
 
@@ -20,8 +23,7 @@ class Queue:
 
     steps: tuple[Step, ...]
     used: int = 0
-    penalised_at: float | None = None
-    penalised_body: object = None
+    penalised: dict[str, float] = field(default_factory=dict)  # since when, by the body that met it
 
     def head(self) -> Step:
         return self.steps[0] if self.steps else NATURAL
@@ -36,12 +38,54 @@ class Queue:
             self.drop_head()
         return step
 
+    def served(self, body: Mapping[str, Any]) -> bool:
+        """Whether this body ends the head's penalty: the same one again with the ticket, not before its time.
+
+        With a captcha no ticket helps; only the time does.
+        """
+        penalty, plain = (
+            self.head().penalty,
+            {name: part for name, part in body.items() if name != "p-ticket"},
+        )
+        if penalty is None:
+            return True
+        same = "any body" if penalty.captcha else json.dumps(plain, sort_keys=True)
+        late_enough = same in self.penalised and now() >= self.penalised[same] + penalty.time
+        if late_enough and (penalty.captcha or body.get("p-ticket") == penalty.ticket):
+            return True
+        self.penalised[same] = now()
+        return False
+
     def drop_head(self) -> None:
         self.steps = self.steps[1:]
-        self.used, self.penalised_at = 0, None
+        self.used = 0
+        self.penalised.clear()
 
 
 NO_STEPS = Queue(())
+
+
+@dataclass(slots=True)
+class Desk:
+    """Logins and renewals, and what a script has in store for them."""
+
+    sessions: Sessions = field(default_factory=Sessions)
+    evicted: tuple[int, ...] = (408, 500, 503)  # what an evicted session's calls meet, one after the other
+    logins: Queue = field(default_factory=lambda: Queue(()))
+    renewals: Queue = field(default_factory=lambda: Queue(()))
+    met: int = 0
+
+    def load(self, found: Mapping[str, Any]) -> None:
+        """What a script says of it; what it leaves out stays."""
+        if found.get("expire"):
+            self.sessions.expire()
+        for name in ("life", "most", "most_failed", "users"):
+            if name in found:
+                setattr(self.sessions, name, found[name])
+        self.evicted = found.get("evicted", self.evicted)
+        for name in ("logins", "renewals"):
+            if name in found:
+                setattr(self, name, Queue(found[name]))
 
 
 class World:
@@ -52,6 +96,9 @@ class World:
         self.truth = truth
         self.mix = Mix()
         self.book = Book(rules, witness=truth.note)
+        self.desk = Desk()
+        self.contracts: Mapping[str, int] = {}  # ids by name
+        self.lists = NO_STEPS  # what is in store for the next lists of orders
         self._posts: dict[int, Queue] = {}
         self._reads: dict[int, Queue] = {}
         self._read_counts: dict[int, int] = {}
@@ -60,6 +107,10 @@ class World:
         apply_defaults(self.rules, script.defaults)
         if script.mix is not None:
             self.mix = script.mix
+        self.desk.load(script.auth)
+        if script.lists is not None:
+            self.lists = Queue(script.lists)
+        self.contracts = {**self.contracts, **script.contracts}
         self.add(script.orders)
 
     def add(self, specs: Iterable[OrderSpec]) -> int:
@@ -114,8 +165,11 @@ class World:
         moment = now()
         start = ((float("-inf"), spec.status),)
         traits = {**TRAITS, **spec.traits}
-        for order_id in spec.ids:
-            order = Order(order_id, spec.account, moment, spec.qty, traits, start, spec.read_lag, spec.settle)
+        for number, order_id in enumerate(spec.ids):
+            placed_at = moment + spec.after + number * spec.every
+            order = Order(
+                order_id, spec.account, placed_at, spec.qty, traits, start, spec.read_lag, spec.settle
+            )
             self.book.add(order)
             filled = spec.qty if spec.status == "Filled" else spec.filled
             if filled:

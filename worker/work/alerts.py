@@ -42,5 +42,6 @@ def _body(crew: Crew, alert: str) -> bytes:
         "ledger": crew.ledger.name,
         "exchange": crew.post.exchange,
         "live": names_live(crew.post.exchange),
+        "dryRun": crew.post.dry_run,
     }
     return json.dumps(json.loads(alert) | place).encode()

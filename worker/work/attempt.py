@@ -1,6 +1,6 @@
-"""One job's POSTs: start row → POST → reply row → classify → decide, again only for transient reasons."""
+"""One job's POSTs: start row → POST → classify → decide → reply and verdict rows, again only for transient reasons."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -26,13 +26,14 @@ from worker.audit.facts import (
 from worker.audit.writer import Stored
 from worker.clock import to_micros, utc_now
 from worker.errors import AuditUnavailable, LeaseLapsed
-from worker.exchange.client import cancel_body
+from worker.exchange.client import Exchange, cancel_body
 from worker.gaps import Gap, reached
 from worker.job import ClaimId, Job, Step
-from worker.policy import Again, Decision, after_reply, is_transient
-from worker.reply import NotSent, Reply
+from worker.policy import Again, Decision, after_reply, is_transient, token_refused
+from worker.reply import Answered, NotSent, Reply
 from worker.verdict import Verdict, classify
 from worker.work.crew import Crew
+from worker.work.happening import Replied
 
 # A thread may wait this long for a retry, once, while others are free; longer waits are parked.
 IN_HAND_WAIT = timedelta(milliseconds=50)
@@ -48,13 +49,26 @@ class Pursuit:
 
     job: Job
     claim: ClaimId
+    exchange: Exchange  # as the login of the job's account sees it
     body: bytes
-    started: Future[list[Stored]] | None  # the start row's commit, submitted already by the shift
-    unwritten: list[Fact] = field(default_factory=list)  # verdicts that ride with the next commit
+    stored: Stored | None = None  # what became of the first start row, which the shift has written
+    recording: "Recording | None" = None  # of the newest answer
     verdict: Verdict | None = None
     decision: Decision | None = None
+    replied: list[Replied] = field(default_factory=list)  # the passes so far
     sent: bool = False  # a POST was begun: from here on only a read may follow
+    posts: int = 0  # whose first byte left
     taken_at: datetime = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """One answer with what it means, on its way to the disk."""
+
+    job: Job
+    reply: Reply
+    rows: Sequence[Fact]
+    stored: "Future[list[Stored]]"
 
 
 class Overtaken(LeaseLapsed):
@@ -94,53 +108,74 @@ class Attempts:
         self._passes(self.attempt, pursuit)
 
     def attempt(self, pursuit: Pursuit) -> Verdict:
-        """One pass. Each line is durable before the next one runs."""
+        """One pass; its start row is on disk before its POST, and its answer before the next pass."""
         crew = self._crew
         job = self._write_ahead(pursuit)
         pursuit.sent = True
         permit = crew.hand.permit(job, pursuit.claim, clock=crew.clock)
-        reply = crew.exchange.cancel(pursuit.body, permit, partial(crew.hand.holds, job.id, pursuit.claim))
+        reply = pursuit.exchange.cancel(pursuit.body, permit, partial(crew.hand.holds, job.id, pursuit.claim))
         reached(Gap.ANSWERED)
-        row = reply_fact(job.id, job.attempts, reply, recorded_at=utc_now())
-        if self._until_on_disk(crew.audit.commit, [row], timeout=COMMIT_BOUND) != [Stored.NEW]:
-            self._record_late(job, reply)
-        reached(Gap.REPLY_ON_DISK)
-        job = _noting_first_byte(job, reply)
+        pursuit.posts += not isinstance(reply, NotSent)
+        job = _noting_token(_noting_first_byte(job, reply), reply)
         verdict = classify(reply, crew.policy.transient)
         decision = after_reply(job, verdict, crew.policy, crew.clock.now())
-        pursuit.unwritten.append(self._verdict_row(job, verdict))
+        pursuit.recording = self._record(job, reply, verdict)
         pursuit.job = replace(job, memory=decision.memory)
         pursuit.verdict, pursuit.decision = verdict, decision
+        pursuit.replied.append(Replied(job, pursuit.taken_at, reply, verdict, decision))
         return verdict
 
     def _write_ahead(self, pursuit: Pursuit) -> Job:
         """The committed start row, or no POST: an attempt that SQL will not take anew belongs to another."""
-        job = replace(pursuit.job, attempts=pursuit.job.attempts + 1)
-        started, pursuit.started = pursuit.started, None
-        if started is None:
+        stored, pursuit.stored = pursuit.stored, None
+        if stored is None:
+            self.finish_record(pursuit)
             reached(Gap.RETRY_IN_HAND)
-            pursuit.body = cancel_body(job)
-            started = self.submit_start(job, pursuit.body, pursuit.unwritten)
-            pursuit.unwritten = []
-        stored = started.result(timeout=COMMIT_BOUND.total_seconds())[-1]
+            pursuit.body = cancel_body(pursuit.job, pursuit.job.attempts + 1)
+            stored = self._crew.audit.commit(self.start_rows(pursuit), timeout=COMMIT_BOUND)[-1]
         if stored is not Stored.NEW:
             raise Overtaken(stored)
         reached(Gap.START_ON_DISK)
-        return job
+        return replace(pursuit.job, attempts=pursuit.job.attempts + 1)
 
-    def submit_start(self, job: Job, body: bytes, before: list[Fact]) -> Future[list[Stored]]:
-        """Hand the start row of attempt `job.attempts` to the group commit; it comes last in its list."""
-        crew = self._crew
+    def start_rows(self, pursuit: Pursuit) -> list[Fact]:
+        """The rows that must be on disk before the next POST; its start row comes last."""
+        job, attempt = pursuit.job, pursuit.job.attempts + 1
         start = start_fact(
             job.id,
-            job.attempts,
-            worker=crew.name,
+            attempt,
+            worker=self._crew.name,
             started_at=utc_now(),
-            policy_version=crew.policy.version,
-            body=body.decode(),
+            policy_version=self._crew.policy.version,
+            body=pursuit.body.decode(),
         )
         reached(Gap.START_DUE)
-        return crew.audit.submit([*before, *([job_fact(job)] if job.attempts == 1 else []), start])
+        return [job_fact(job), start] if attempt == 1 else [start]
+
+    def _record(self, job: Job, reply: Reply, verdict: Verdict) -> Recording:
+        """Hand both rows to the audit; nobody waits for them here."""
+        rows = [
+            reply_fact(job.id, job.attempts, reply, recorded_at=utc_now()),
+            self._verdict_row(job, verdict),
+        ]
+        try:
+            stored = self._crew.audit.submit(rows, timeout=COMMIT_BOUND)
+        except AuditUnavailable as error:
+            stored = Future()
+            stored.set_exception(error)
+        return Recording(job=job, reply=reply, rows=rows, stored=stored)
+
+    def finish_record(self, pursuit: Pursuit) -> None:
+        """Wait until the newest answer is on disk, however long it takes; Overtaken if another holder spoke for it."""
+        recording = pursuit.recording
+        if recording is None:
+            return
+        try:
+            fates = self._crew.audit.wait(recording.stored, timeout=COMMIT_BOUND)
+        except AuditUnavailable:
+            fates = self._until_on_disk(self._crew.audit.commit, recording.rows, timeout=COMMIT_BOUND)
+        if fates[0] is not Stored.NEW:
+            self._record_late(recording.job, recording.reply)
 
     def _record_late(self, job: Job, reply: Reply) -> None:
         """Another holder has written this attempt off meanwhile; what came back is kept as testimony."""
@@ -160,13 +195,14 @@ class Attempts:
         )
 
     def _parking_is_kinder(self, state: RetryCallState) -> bool:
-        """Keep the thread only for one short wait, only for a POST, and only while others are free."""
+        """Keep the thread only for one short wait, for a POST that its claim has paid, while others are free."""
         decision = _decision(state)
         posts_again = isinstance(decision, Again) and decision.step is Step.POST
         first_wait = state.attempt_number == 1
-        return not (
-            posts_again and first_wait and _next_delay(state) <= IN_HAND_WAIT and self._others_are_free()
-        )
+        pursuit: Pursuit = state.args[0]
+        paid = pursuit.job.calls is None or pursuit.job.calls > state.attempt_number
+        soon = first_wait and _next_delay(state) <= IN_HAND_WAIT
+        return not (posts_again and soon and paid and self._others_are_free())
 
 
 def _give_up_waiting(_state: RetryCallState) -> None:
@@ -177,6 +213,12 @@ def _noting_first_byte(job: Job, reply: Reply) -> Job:
     if isinstance(reply, NotSent) or reply.sent_at is None or job.memory.first_sent_at is not None:
         return job
     return replace(job, memory=replace(job.memory, first_sent_at=to_micros(reply.sent_at)))
+
+
+def _noting_token(job: Job, reply: Reply) -> Job:
+    if isinstance(reply, Answered) and reply.status in {400, 401} and reply.revision > 0:
+        return replace(job, memory=token_refused(job.memory, reply.revision))
+    return job
 
 
 def _decision(state: RetryCallState) -> Decision | None:

@@ -1,16 +1,24 @@
 """The parts that one worker process works with, built once at its start."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from sqlalchemy import Engine
 
+from worker.audit.journal import Journal
 from worker.audit.writer import AuditWriter
-from worker.exchange.client import Exchange
+from worker.exchange.clients import Clients
+from worker.exchange.governor import Governor
 from worker.exchange.webhook import Webhook
 from worker.ledger.client import Ledger, Post
+from worker.ledger.words import Rules
 from worker.policy import Policy
+from worker.work.astray import Astray
 from worker.work.hand import Hand, LedgerClock
+from worker.work.happening import Happening, nobody_listens
+from worker.work.keeper import Keeper
+from worker.work.seal import Sealing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +30,18 @@ class Crew:
     ledger: Ledger
     audit: AuditWriter
     engine: Engine
-    exchange: Exchange
+    journal: Journal | None
+    clients: Clients
     policy: Policy
     hand: Hand
     clock: LedgerClock
     lease: timedelta
     concurrency: int
-    dedupe_life: timedelta
+    governor: Governor
+    rules: Rules
     post: Post
     webhook: Webhook | None = None
+    tell: Callable[[Happening], None] = nobody_listens
+    keepers: Sequence[Keeper] = ()
+    sealing: Sealing | None = None
+    astray: Astray = field(default_factory=Astray)

@@ -6,12 +6,23 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from worker.clock import monotonic
-from worker.errors import CancelqError
+from worker.errors import CancelqError, LedgerUnavailable
 
 log = structlog.get_logger()
 SWEEP_EVERY = timedelta(milliseconds=250)
+# The sweep function itself runs at most this often, however many processes call it.
+SWEEP_INTERVAL = timedelta(milliseconds=200)
+# For what must be done once, before all else: a Redis whose disk is busy may stand still for a second or two, and
+# that must not cost the host its worker.
+AT_FIRST = Retrying(
+    retry=retry_if_exception_type(LedgerUnavailable),
+    stop=stop_after_delay(5),
+    wait=wait_fixed(0.2),
+    reraise=True,
+)
 
 
 class Every:
@@ -23,16 +34,18 @@ class Every:
         self._duty = duty
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.began_at = monotonic()  # the latest turn
 
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, bound: timedelta) -> None:
         self._stopped.set()
-        self._thread.join()
+        self._thread.join(bound.total_seconds())
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval.total_seconds()):
+            self.began_at = monotonic()
             try:
                 self._duty()
             except CancelqError as error:
@@ -54,11 +67,11 @@ class Alarm:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, bound: timedelta) -> None:
         with self._changed:
             self._stopped = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(bound.total_seconds())
 
     def after(self, delay: timedelta) -> None:
         """Ring once `delay` has passed; delays longer than a sweep are the sweep's business."""

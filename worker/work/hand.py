@@ -58,7 +58,7 @@ class Hand:
         self._work_bound = work_bound
         self._lock = threading.Lock()
         self._held: dict[JobId, Held] = {}
-        self.paused = False  # as the ledger last said; what is in hand stops before its first byte
+        self.on_hold = False  # as the ledger last said; what is in hand stops before its first byte
 
     def take(self, jobs: Sequence[Job], claim: ClaimId, asked_at: timedelta) -> None:
         """Validity counts from before the claim was sent: the server cannot have granted more."""
@@ -97,8 +97,8 @@ class Hand:
             held = self._held.get(job.id)
             if held is None or held.claim != claim or monotonic() + LEASE_MARGIN >= held.valid_until:
                 raise LeaseLapsed("the lease lapsed before the first byte")
-            if self.paused:
-                raise LeaseLapsed("the ledger was paused before the first byte")
+            if self.on_hold:
+                raise LeaseLapsed("the ledger was put on hold before the first byte")
             deadline = job.request.deadline
             if deadline is not None and clock.now() >= deadline:
                 raise LeaseLapsed("the deadline passed before the first byte")

@@ -6,17 +6,22 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import structlog
+
 from worker.audit.facts import Fact, Seen, read_fact
 from worker.exchange.apart import read_apart
-from worker.exchange.client import READ_BATCH, OrdersRead, ReportsRead
+from worker.exchange.client import READ_BATCH, CommandsRead, Exchange, OrdersRead, ReportsRead, own_label
 from worker.gaps import Gap, reached
 from worker.job import Job
-from worker.policy import Decision, End, after_read
+from worker.policy import Again, Decision, End, after_read, token_proven, unasked, unserved, without_token
 from worker.reasons import Meaning
-from worker.reply import Answered, Reply
+from worker.reply import Answered, NotSent, Reply
 from worker.verdict import OrderState, Sight, Verdict, classify, state_of
 from worker.work.crew import Crew
-from worker.work.recover import recover
+from worker.work.happening import followed, named
+from worker.work.recover import recover, without_story
+
+log = structlog.get_logger()
 
 # Reads that showed the order open before its command's reports are asked for: about a second's worth.
 REPORT_READS = 3
@@ -25,7 +30,9 @@ KEPT_BODY = 4000
 # A status or a reason is a word.
 KEPT_WORD = 128
 
-# A job, what follows for it, and the rows to commit before that.
+# A job, and the rows that are to be written of it.
+Recorded = tuple[Job, list[Fact]]
+# The same, with what follows for it.
 Proven = tuple[Job, Decision, list[Fact]]
 
 
@@ -44,18 +51,46 @@ def prove(crew: Crew, jobs: Sequence[Job]) -> list[Proven]:
     recovered = recover(crew, jobs)
     proven = [(job, ended, facts) for job, ended, facts in recovered if ended is not None]
     open_jobs = [(job, facts) for job, ended, facts in recovered if ended is None]
-    for start in range(0, len(open_jobs), READ_BATCH):
-        proven.extend(_prove_batch(crew, open_jobs[start : start + READ_BATCH]))
+    for exchange, some in _by_login(crew, open_jobs):
+        if exchange is None or exchange.bearer.token() is None:
+            proven.extend(_unread(crew, exchange, some))
+            continue
+        for start in range(0, len(some), READ_BATCH):
+            proven.extend(_prove_batch(crew, exchange, some[start : start + READ_BATCH]))
     return proven
 
 
-def _prove_batch(crew: Crew, batch: Sequence[tuple[Job, list[Fact]]]) -> list[Proven]:
+def _by_login(crew: Crew, jobs: Sequence[Recorded]) -> list[tuple[Exchange | None, list[Recorded]]]:
+    """A read shows what its login may see: the jobs of each, None for those that nobody serves."""
+    found: dict[int, tuple[Exchange | None, list[Recorded]]] = {}
+    for job, facts in jobs:
+        exchange = crew.clients.of(job.request.account)
+        found.setdefault(id(exchange), (exchange, []))[1].append((job, facts))
+    return list(found.values())
+
+
+def _unread(crew: Crew, exchange: Exchange | None, jobs: Sequence[Recorded]) -> list[Proven]:
+    """Nobody can be asked about these orders now."""
+    now, found = crew.clock.now(), list[Proven]()
+    for job, facts in jobs:
+        if exchange is None:
+            decision = unserved(job, crew.policy, now)
+        else:
+            decision = without_token(job, exchange.bearer.patience, now)
+        found.append((replace(job, memory=decision.memory), decision, facts))
+    return found
+
+
+def _prove_batch(crew: Crew, exchange: Exchange, batch: Sequence[Recorded]) -> list[Proven]:
     """One read for all orders, one for all reports that are wanted, one for the fills of all that end."""
     asked_at = crew.clock.now()
-    reads = read_apart(crew.exchange.orders, [job.request.order_id for job, _ in batch])
+    reads = read_apart(exchange.orders, [job.request.order_id for job, _ in batch])
     reached(Gap.ORDER_READ)
-    looks = [_look(crew, job, facts, reads[job.request.order_id], asked_at=asked_at) for job, facts in batch]
-    return _with_fills(crew, [(look, _decided(crew, look)) for look in _with_reports(crew, looks)])
+    looks = [
+        _look(exchange, job, facts, reads[job.request.order_id], asked_at=asked_at) for job, facts in batch
+    ]
+    looks = _with_reports(crew, exchange, _with_commands(exchange, looks))
+    return _with_fills(exchange, [(look, _decided(crew, look)) for look in looks])
 
 
 def _nothing_seen(read: OrdersRead, asked_at: datetime) -> Sight:
@@ -64,20 +99,23 @@ def _nothing_seen(read: OrdersRead, asked_at: datetime) -> Sight:
         return Sight(state=OrderState.MISSING, asked_at=asked_at)
     verdict = classify(read.reply) if isinstance(read.reply, Answered) and not read.found else None
     throttled = verdict if verdict is not None and verdict.meaning is Meaning.THROTTLED else None
-    return Sight(state=OrderState.UNREAD, asked_at=asked_at, throttled=throttled)
+    withheld = isinstance(read.reply, NotSent) and read.reply.withheld
+    return Sight(state=OrderState.UNREAD, asked_at=asked_at, throttled=throttled, withheld=withheld)
 
 
-def _look(crew: Crew, job: Job, facts: list[Fact], read: OrdersRead, *, asked_at: datetime) -> Look:
+def _look(exchange: Exchange, job: Job, facts: list[Fact], read: OrdersRead, *, asked_at: datetime) -> Look:
     rows = read.found.get(job.request.order_id, ())
-    sight = _sight(crew, job, rows, asked_at) if rows else _nothing_seen(read, asked_at)
+    sight = _sight(exchange, job, rows, asked_at) if rows else _nothing_seen(read, asked_at)
+    if read.conclusive and isinstance(read.reply, Answered) and job.memory.token_floor > 0:
+        job = replace(job, memory=token_proven(job.memory, read.reply.revision))
     return Look(job=job, sight=sight, facts=[*facts, _order_row(job, sight, read)], found=bool(rows))
 
 
-def _sight(crew: Crew, job: Job, rows: Sequence[Any], asked_at: datetime) -> Sight:
+def _sight(exchange: Exchange, job: Job, rows: Sequence[Any], asked_at: datetime) -> Sight:
     """What the rows of one order say together."""
     statuses = [row.get("ordStatus") for row in rows]
     words = dict.fromkeys(str(status) for status in statuses if status is not None)
-    strangers = [crew.exchange.accounts.stranger(job.request.account, row.get("accountId")) for row in rows]
+    strangers = [exchange.accounts.stranger(job.request.account, row.get("accountId")) for row in rows]
     return Sight(
         state=state_of(statuses),
         asked_at=asked_at,
@@ -94,18 +132,62 @@ def _order_row(job: Job, sight: Sight, read: OrdersRead) -> Fact:
 
 
 def _decided(crew: Crew, look: Look) -> Decision:
-    return after_read(look.job, look.sight, crew.policy, crew.clock.now())
+    if look.sight.withheld:
+        return unasked(look.job)
+    decision = after_read(look.job, look.sight, crew.policy, crew.clock.now())
+    return without_story(look.job, decision)
+
+
+# ----------------------------------------------------------------------------------------------- commands
+
+
+def _with_commands(exchange: Exchange, looks: Sequence[Look]) -> list[Look]:
+    """Whether a POST whose answer was lost had arrived all the same: its order still works, and may have a command."""
+    asked = [look.job.request.order_id for look in looks if _wants_commands(look)]
+    if not asked:
+        return list(looks)
+    read = exchange.commands(asked)
+    reached(Gap.COMMANDS_READ)
+    return [_with_command(look, read) if _wants_commands(look) else look for look in looks]
+
+
+def _wants_commands(look: Look) -> bool:
+    return look.job.memory.unknown_since is not None and look.sight.state is OrderState.OPEN
+
+
+def _with_command(look: Look, read: CommandsRead) -> Look:
+    """The newest of our own cancels, if there is one."""
+    rows = read.found.get(look.job.request.order_id, ())
+    ours = [row for row in rows if _is_ours(look.job, row)]
+    newest = max(ours, key=_age_of_report, default=None)
+    seen = Seen(
+        found=newest is not None if isinstance(read.reply, Answered) and read.reply.status == 200 else None,
+        status=str(newest.get("commandStatus"))[:KEPT_WORD] if newest is not None else None,
+        body=json.dumps(newest)[:KEPT_BODY] if newest is not None else None,
+    )
+    sight = replace(look.sight, command_id=newest["id"] if newest is not None else None)
+    return replace(
+        look, sight=sight, facts=[*look.facts, read_fact(look.job.id, "command", read.reply, seen)]
+    )
+
+
+def _is_ours(job: Job, row: Any) -> bool:
+    """A cancel under this job's label whose number no answer has told."""
+    label, number = str(row.get("clOrdId") or ""), row.get("id")
+    own = label == job.request.cl_ord_id if job.request.cl_ord_id else label.startswith(own_label(job.id, ""))
+    told = not isinstance(number, int) or number == job.memory.command_id
+    return own and not told and row.get("commandType") == "Cancel"
 
 
 # ------------------------------------------------------------------------------------------------ reports
 
 
-def _with_reports(crew: Crew, looks: Sequence[Look]) -> list[Look]:
+def _with_reports(crew: Crew, exchange: Exchange, looks: Sequence[Look]) -> list[Look]:
     """What became of accepted commands whose orders still work. Only the newest command of a job counts."""
     asked = [look.job.memory.command_id or 0 for look in looks if _wants_reports(look)]
     if not asked:
         return list(looks)
-    read = crew.exchange.command_reports(asked)
+    read = exchange.command_reports(asked)
     reached(Gap.REPORTS_READ)
     return [_with_report(crew, look, read) if _wants_reports(look) else look for look in looks]
 
@@ -157,12 +239,12 @@ def _as_verdict(crew: Crew, reply: Reply, reason: str, report: Any) -> Verdict |
 # -------------------------------------------------------------------------------------------------- fills
 
 
-def _with_fills(crew: Crew, decided: Sequence[tuple[Look, Decision]]) -> list[Proven]:
+def _with_fills(exchange: Exchange, decided: Sequence[tuple[Look, Decision]]) -> list[Proven]:
     """Contracts that filled before the end, as far as that can be read: a canceled order may have some."""
     ended = [
         look.job.request.order_id for look, decision in decided if look.found and isinstance(decision, End)
     ]
-    filled = crew.exchange.fills(ended) if ended else {}
+    filled = exchange.fills(ended) if ended else {}
     if ended:
         reached(Gap.FILLS_READ)
     return [_proven(look, decision, filled.get(look.job.request.order_id)) for look, decision in decided]
@@ -171,4 +253,11 @@ def _with_fills(crew: Crew, decided: Sequence[tuple[Look, Decision]]) -> list[Pr
 def _proven(look: Look, decision: Decision, filled: int | None) -> Proven:
     if isinstance(decision, End):
         decision = replace(decision, memory=replace(decision.memory, filled_qty=filled))
+    _say(look, decision)
     return replace(look.job, memory=decision.memory), decision, look.facts
+
+
+def _say(look: Look, decision: Decision) -> None:
+    """A read that changes nothing comes again every few seconds, for many orders: no news. An end is told when it is on disk."""
+    if isinstance(decision, Again) and decision.step is not look.job.step:
+        log.info("order.read", **named(look.job), state=str(look.sight.state), **followed(decision))

@@ -1,28 +1,117 @@
 """Takes over jobs whose holder vanished: SQL may know more than the ledger. Closes rows left open."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from datetime import timedelta
+from enum import Enum, auto
 
+import structlog
+
+from worker.audit.engine import is_busy
 from worker.audit.facts import Fact, reply_fact, verdict_fact
+from worker.audit.journal import Mark
 from worker.audit.queries import AttemptRow, Story, story
-from worker.clock import to_micros, utc_now
+from worker.clock import from_micros, to_micros, utc_now
+from worker.errors import AuditUnavailable
 from worker.gaps import Gap, reached
-from worker.job import Evidence, Job, Memory, Outcome
-from worker.policy import Decision, End, after_reply
+from worker.job import Evidence, Job, JobId, Memory, Outcome, Step
+from worker.policy import Again, Decision, End, after_reply, held_up
 from worker.reply import NotSent, Reply, Unanswered
 from worker.verdict import Verdict, classify
 from worker.work.crew import Crew
+from worker.work.happening import followed, named
+
+log = structlog.get_logger()
+
+# How often an order is read that may not be POSTed again before the database is back.
+STORY_AGAIN = timedelta(seconds=1)
 
 Recovered = tuple[Job, Decision | None, list[Fact]]
 
 
 def recover(crew: Crew, jobs: Sequence[Job]) -> list[Recovered]:
     """Each job with what SQL knows folded in; a decision where SQL knows the end already."""
-    lapsed = [job.id for job in jobs if job.lapsed]
-    stories = story(crew.engine, lapsed) if lapsed else {}
+    lost = [job for job in jobs if job.lapsed or job.memory.story_due is not None]
+    stories = _stories(crew, lost) if lost else {}
     if stories:
         reached(Gap.STORY_READ)
-    return [_fold(crew, job, stories.get(job.id)) for job in jobs]
+    unknown = {job.id for job in lost} - stories.keys()
+    return [
+        (_without_story(crew, job), None, []) if job.id in unknown else _fold(crew, job, stories.get(job.id))
+        for job in jobs
+    ]
+
+
+def _stories(crew: Crew, lost: Sequence[Job]) -> dict[JobId, Story]:
+    """What is on record of these jobs, of each of which all is known.
+
+    Of some it isn't: rows that a lost holder wrote may be in the database that is away, or in another host's journal.
+    A start row that it wrote here, or on a host without a journal, says that its later rows are here as well.
+    """
+    journal = crew.journal
+    marks = [Mark.parse(text) for text in crew.ledger.marks().values()]
+    elsewhere = {mark.host for mark in marks if journal is None or mark.journal != journal.id}
+    found, read = on_record(crew, [job.id for job in lost])
+    if read is Read.DATABASE:  # our own journal is then as unreadable as that of another host
+        elsewhere = {mark.host for mark in marks}
+    known = None if read is Read.JOURNAL else elsewhere
+    return {job.id: found[job.id] for job in lost if _is_whole(found[job.id], job, known)}
+
+
+class Read(Enum):
+    """Where a story was read."""
+
+    ALL = auto()
+    JOURNAL = auto()  # of this host, alone
+    DATABASE = auto()  # without this host's journal, which is there
+
+
+def on_record(crew: Crew, job_ids: Sequence[JobId]) -> tuple[dict[JobId, Story], Read]:
+    """What can be read of these jobs, and where; AuditUnavailable if nothing can."""
+    journal = crew.journal
+    beside = journal.engine if journal is not None and journal.exists else None
+    if beside is None or not crew.audit.journaling:
+        try:
+            return story(crew.engine, job_ids, beside=beside), Read.ALL
+        except AuditUnavailable:
+            if beside is None:
+                raise
+    try:
+        return story(beside, job_ids), Read.JOURNAL
+    except AuditUnavailable as error:
+        if is_busy(error):
+            raise
+        log.error("journal.unreadable", reason=str(error))  # noqa: TRY400
+        return story(crew.engine, job_ids), Read.DATABASE
+
+
+def _is_whole(told: Story, job: Job, elsewhere: AbstractSet[str] | None) -> bool:
+    """Whether nothing can be missing; `elsewhere`: hosts whose journals can't be read, None: only ours can."""
+    if told.outcome is not None or job.step is not Step.RECONCILE or elsewhere == set():
+        return True  # who lost a step other than "post" has sent nothing
+    begun = [row.worker.partition("/")[0] for row in told.attempts if row.attempt > job.attempts]
+    return bool(begun) if elsewhere is None else any(host not in elsewhere for host in begun)
+
+
+def without_story(job: Job, decision: Decision) -> Decision:
+    """While rows of an earlier holder may be where nobody can read them, reading goes on and nothing is POSTed."""
+    if job.memory.story_due is None or not isinstance(decision, Again) or decision.step is not Step.POST:
+        return decision
+    return replace(decision, step=Step.RECONCILE, delay=max(decision.delay, STORY_AGAIN))
+
+
+def leftovers(crew: Crew, job_ids: Iterable[str]) -> tuple[list[Fact], set[str]]:
+    """What closes the attempts of ended jobs whose rows could not be read when the end was seen; and who has not ended."""
+    facts: list[Fact] = []
+    still_open: set[str] = set()
+    for job_id, told in story(crew.engine, map(JobId, job_ids)).items():
+        if told.outcome is None:
+            still_open.add(job_id)
+            continue
+        for row in told.attempts:
+            facts.extend(_closing(crew, job_id, row)[2])
+    return facts, still_open
 
 
 def ended(outcome: Outcome, evidence: str | None, job: Job) -> End:
@@ -36,8 +125,12 @@ def _fold(crew: Crew, job: Job, known: Story | None) -> Recovered:
         return job, None, []
     facts: list[Fact] = []
     decision: Decision | None = None
+    if job.memory.story_due is not None:
+        waited = crew.clock.now() - from_micros(job.memory.story_due)
+        job = replace(job, memory=replace(held_up(job.memory, waited), story_due=None))
+    put_back = not job.memory.pursuit  # into a ledger that had lost it: nothing of its attempts is remembered
     for row in known.attempts:
-        if row.attempt <= job.attempts and row.verdict is not None:
+        if row.attempt <= job.attempts and row.verdict is not None and not put_back:
             continue
         job, decision, written = _fold_attempt(crew, job, row)
         facts.extend(written)
@@ -48,22 +141,51 @@ def _fold(crew: Crew, job: Job, known: Story | None) -> Recovered:
 
 def _fold_attempt(crew: Crew, job: Job, row: AttemptRow) -> tuple[Job, Decision, list[Fact]]:
     """Re-decide one attempt from its rows; classify and decide are pure, so nothing is lost but time."""
-    facts: list[Fact] = []
-    reply = row.reply
-    if reply is None:
-        reply = Unanswered(error="worker lost", sent_at=None, ended_at=utc_now())
-        facts.append(reply_fact(job.id, row.attempt, reply, recorded_at=utc_now()))
-    verdict = classify(reply, crew.policy.transient)
-    if row.verdict is None:
-        facts.append(_verdict_row(crew, job, row, verdict))
+    verdict, reply, facts = _closing(crew, job.id, row)
     job = replace(job, attempts=max(job.attempts, row.attempt), memory=_noting_first_byte(job, row, reply))
     decision = after_reply(job, verdict, crew.policy, crew.clock.now())
+    log.info(
+        "attempt.recovered",
+        **named(job),
+        attempt=row.attempt,
+        verdict=str(verdict.meaning),
+        lost=row.reply is None,
+        **followed(decision),
+    )
     return replace(job, memory=decision.memory), decision, facts
 
 
-def _verdict_row(crew: Crew, job: Job, row: AttemptRow, verdict: Verdict) -> Fact:
+def _closing(crew: Crew, job_id: JobId, row: AttemptRow) -> tuple[Verdict, Reply, list[Fact]]:
+    """What an attempt came to, and the rows that it lacks."""
+    facts: list[Fact] = []
+    reply = row.reply
+    if reply is None:
+        reply = _lost()
+        facts.append(reply_fact(job_id, row.attempt, reply, recorded_at=utc_now()))
+    verdict = classify(reply, crew.policy.transient)
+    if row.verdict is None:
+        facts.append(_verdict_row(crew, job_id, row, verdict))
+    return verdict, reply, facts
+
+
+def _lost() -> Unanswered:
+    return Unanswered(error="worker lost", sent_at=None, ended_at=utc_now())
+
+
+def _without_story(crew: Crew, job: Job) -> Job:
+    """Whatever was sent was not answered: that is all that can be known of it now. The database's absence costs nothing."""
+    now, since, memory = crew.clock.now(), job.memory.story_due, job.memory
+    if since is None:
+        lost = after_reply(job, classify(_lost()), crew.policy, now).memory
+        memory = replace(lost, pursuit=memory.pursuit)  # which rows were folded in stays known
+    elif crew.audit.journaling:
+        memory = held_up(memory, now - from_micros(since))
+    return replace(job, memory=replace(memory, story_due=to_micros(now)))
+
+
+def _verdict_row(crew: Crew, job_id: JobId, row: AttemptRow, verdict: Verdict) -> Fact:
     return verdict_fact(
-        job.id,
+        job_id,
         row.attempt,
         verdict,
         policy_version=crew.policy.version,

@@ -2,8 +2,8 @@
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -11,22 +11,25 @@ import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from worker.audit.facts import Fact, job_fact, outcome_fact, request_fact
-from worker.audit.writer import AuditWriter
-from worker.clock import utc_now
-from worker.errors import CancelqError, LedgerUnavailable
+from worker.audit.writer import AuditWriter, Stored
+from worker.clock import EPOCH, utc_now
+from worker.errors import CancelqError, FactRejected, LedgerUnavailable
 from worker.gaps import Gap, reached
-from worker.job import ClaimId, Job, JobId, Joiner, Outcome
-from worker.ledger.client import Closing, Settlement
+from worker.job import ClaimId, Job, JobId, Joiner, Outcome, Step
+from worker.ledger.words import Closing, Settlement
 from worker.policy import Again, Decision, End
 from worker.reasons import Meaning
 from worker.verdict import Verdict
 from worker.work.attempt import COMMIT_BOUND
 from worker.work.crew import Crew
+from worker.work.happening import Replied, Settled, followed, named
+from worker.work.recover import ended, on_record
 
 log = structlog.get_logger()
 T = TypeVar("T")
 # Decisions brought to rest in one round.
 ROUND = 256
+READ_BEAT = timedelta(milliseconds=50)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,8 @@ class Decided:
     decision: Decision
     facts: Sequence[Fact] = ()
     verdict: Verdict | None = None
+    replied: Sequence[Replied] = ()  # the attempts that led here
+    posts: int = 0  # made under this claim
 
     def fields(self) -> dict[str, str | None]:
         """What the ledger's job remembers and a status answer shows."""
@@ -47,6 +52,7 @@ class Decided:
             "memory": memory.to_json(),
             "first_sent_at": _text(memory.first_sent_at),
             "command_id": _text(memory.command_id),
+            "unknown_since": _text(memory.unknown_since),
             **({"reason": _reason(self.verdict)} if self.verdict else {}),
         }
 
@@ -72,10 +78,10 @@ class Settler:
     def put(self, decided: Decided) -> None:
         self._waiting.put(decided)
 
-    def stop(self) -> None:
-        """Settle all that is waiting, then end."""
+    def stop(self, bound: timedelta) -> None:
+        """Settle all that is waiting, then end; what is not settled within `bound` lapses."""
         self._waiting.put(None)
-        self._thread.join()
+        self._thread.join(bound.total_seconds())
 
     def _run(self) -> None:
         while True:
@@ -109,25 +115,38 @@ class Settler:
         reached(Gap.DECIDED)
         batch = committed(self._crew.audit, [(d, d.facts) for d in batch])
         reached(Gap.VERDICT_ON_DISK)
+        self._tell_attempts(replied for d in batch for replied in d.replied)
         self._come_back([d for d in batch if isinstance(d.decision, Again)])
         self._end([(d, d.decision) for d in batch if isinstance(d.decision, End)])
 
+    def _tell_attempts(self, attempts: Iterable[Replied]) -> None:
+        """Here and not by the senders: sixty-four threads would contend for a line each."""
+        for replied in attempts:
+            self._crew.tell(replied)
+            log.info(
+                "attempt.finished",
+                **named(replied.job),
+                attempt=replied.job.attempts,
+                verdict=str(replied.verdict.meaning),
+                rule=str(replied.verdict.rule),
+                command=replied.verdict.command_id,
+                **followed(replied.decision),
+            )
+
     def _come_back(self, batch: list[Decided]) -> None:
-        for decided in batch:
-            if isinstance(decided.decision, Again) and decided.decision.lock_out is not None:
-                self._ledger_calls(self._crew.ledger.lock_out, decided.decision.lock_out)
-                reached(Gap.LOCK_OUT_SET)
-                log.error("exchange.locked_out", span=str(decided.decision.lock_out), job=decided.job.id)
-        settlements = [_settlement(d, d.decision) for d in batch if isinstance(d.decision, Again)]
+        now = self._crew.clock.now()
+        settlements = [_settlement(d, d.decision, now) for d in batch if isinstance(d.decision, Again)]
         if not settlements:
             return
         done = self._ledger_calls(self._crew.ledger.settle, settlements)
         reached(Gap.SETTLED)
-        for settlement, held in zip(settlements, done, strict=True):
+        for decided, settlement, held in zip(batch, settlements, done, strict=True):
             if held:
                 self._wake_at(settlement.delay)
+                self._crew.tell(_settled(decided, utc_now()))
             else:
-                log.warning("settle.stale", job=settlement.job, claim=settlement.claim)
+                self._crew.astray.note([decided.job.id])
+                log.warning("settle.stale", **named(decided.job), claim=settlement.claim)
 
     def _end(self, batch: list[tuple[Decided, End]]) -> None:
         """Close (freezes the joiners) → outcome rows with all joiners → finish."""
@@ -135,56 +154,88 @@ class Settler:
             return
         joiners = self._ledger_calls(self._crew.ledger.close, [_closing(d, end) for d, end in batch])
         reached(Gap.CLOSED)
+        self._crew.astray.note(d.job.id for (d, _), who in zip(batch, joiners, strict=True) if who is None)
         finished_at = utc_now()
         work = [
             ((d, end), _outcome_facts(d, end, who, finished_at))
             for (d, end), who in zip(batch, joiners, strict=True)
             if who is not None
         ]
-        ended = committed(self._crew.audit, work)
+        on_disk = [
+            (d, end if fates[-1] is Stored.NEW else self._on_record(d, end))
+            for (d, end), fates in stored(self._crew.audit, work)
+        ]
         reached(Gap.OUTCOME_ON_DISK)
-        finishing = [_finishing(d, end, finished_at) for d, end in ended]
+        finishing = [_finishing(d, end, finished_at) for d, end in on_disk]
         if finishing:
             self._ledger_calls(self._crew.ledger.finish, finishing)
             reached(Gap.FINISHED)
-        for d, end in ended:
+        for d, end in on_disk:
+            self._crew.tell(_settled(replace(d, decision=end), finished_at))
             log.info(
                 "job.finished",
-                job=d.job.id,
-                order=d.job.request.order_id,
+                **named(d.job),
                 attempts=d.job.attempts,
                 outcome=str(end.outcome),
                 evidence=end.evidence_text,
             )
 
+    def _on_record(self, decided: Decided, end: End) -> End:
+        """The audit has an outcome already: by a holder that died, or from before the ledger went back in time."""
+        known = on_record(self._crew, [decided.job.id])[0][decided.job.id].outcome
+        return end if known is None else ended(known.outcome, known.evidence, decided.job)
+
 
 def committed(audit: AuditWriter, work: Sequence[tuple[T, Sequence[Fact]]]) -> list[T]:
-    """One transaction for all, but each fails alone: the items whose facts are on disk."""
-    waiting = []
-    for item, facts in work:
-        try:
-            waiting.append((item, audit.submit(facts, timeout=COMMIT_BOUND)))
-        except CancelqError as error:
-            log.warning("settle.not_committed", error=str(error) or type(error).__name__)
-    done = []
-    for item, stored in waiting:
-        try:
-            stored.result(COMMIT_BOUND.total_seconds())
-            done.append(item)
-        except (CancelqError, TimeoutError) as error:
-            log.warning("settle.not_committed", error=str(error) or type(error).__name__)
-    return done
+    """The items whose facts are on disk."""
+    return [item for item, _ in stored(audit, work)]
 
 
-def _settlement(decided: Decided, again: Again) -> Settlement:
+def stored(audit: AuditWriter, work: Sequence[tuple[T, Sequence[Fact]]]) -> list[tuple[T, Sequence[Stored]]]:
+    """One transaction for all; where one item's facts are refused, each stands alone. What became of each fact."""
+    try:
+        fates = iter(audit.commit([fact for _, facts in work for fact in facts], timeout=COMMIT_BOUND))
+    except FactRejected:
+        return [(item, found) for item, facts in work if (found := _stored_alone(audit, facts)) is not None]
+    except CancelqError as error:
+        log.warning("settle.not_committed", items=len(work), error=str(error))
+        return []
+    return [(item, [next(fates) for _ in facts]) for item, facts in work]
+
+
+def _stored_alone(audit: AuditWriter, facts: Sequence[Fact]) -> Sequence[Stored] | None:
+    try:
+        return audit.commit(facts, timeout=COMMIT_BOUND)
+    except CancelqError as error:
+        log.warning("settle.not_committed", error=str(error))
+        return None
+
+
+def _settled(decided: Decided, at: datetime) -> Settled:
+    return Settled(
+        job=decided.job,
+        decision=decided.decision,
+        verdict=decided.verdict,
+        learned=bool(decided.facts) or decided.verdict is not None,
+        at=at,
+    )
+
+
+def _settlement(decided: Decided, again: Again, now: datetime) -> Settlement:
     return Settlement(
         job=decided.job.id,
         claim=decided.claim,
         step=again.step,
         state=again.state,
-        delay=again.delay,
+        delay=again.delay if again.step is Step.POST else on_the_beat(again.delay, now),
         fields=decided.fields(),
+        posts=decided.posts,
     )
+
+
+def on_the_beat(delay: timedelta, now: datetime) -> timedelta:
+    """Reads that wait fall due together: one claim, one call and one commit serve all orders of a beat."""
+    return delay + (EPOCH - now - delay) % READ_BEAT if delay else delay
 
 
 def _closing(decided: Decided, end: End) -> Closing:
@@ -195,6 +246,7 @@ def _closing(decided: Decided, end: End) -> Closing:
         evidence=end.evidence_text,
         deadline=decided.job.request.deadline,
         fields=decided.fields(),
+        posts=decided.posts,
     )
 
 

@@ -2,59 +2,108 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
+from itertools import accumulate, chain
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 import structlog
 from uuid_utils import uuid7
 
-from worker.clock import utc_now
+from worker.audit.writer import Stored
+from worker.clock import monotonic, utc_now
 from worker.errors import AuditUnavailable, CancelqError, FactRejected, LedgerUnavailable
-from worker.exchange.client import READ_BATCH, cancel_body
+from worker.exchange.client import READ_BATCH, Exchange, cancel_body
 from worker.gaps import Gap, reached
 from worker.job import ClaimId, Job, Step
-from worker.ledger.client import Claimed
-from worker.policy import Again, held_up, instead_of_post, may_post, resumed
-from worker.work.attempt import Attempts, Overtaken, Pursuit
+from worker.ledger.words import Claimed
+from worker.policy import (
+    Again,
+    Decision,
+    Idle,
+    held_up,
+    instead_of_post,
+    may_post,
+    resumed,
+    unserved,
+    without_token,
+)
+from worker.work.attempt import COMMIT_BOUND, Attempts, Overtaken, Pursuit
 from worker.work.crew import Crew
+from worker.work.happening import named
 from worker.work.prove import prove
 from worker.work.recover import ended
 from worker.work.settle import Decided, Settler
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 log = structlog.get_logger()
 # A job that could not be written ahead is handed back for this long.
 AUDIT_AWAY = timedelta(seconds=1)
+# A host that gave no thread is asked for one again after this long.
+FEWER_FOR = timedelta(seconds=60)
+# What a host with too few threads must keep for others: a look-up of a name, two bells, one who asks for /health.
+SPARE = 4
 
 
 class Senders:
-    """A bounded pool of threads that knows how many of them are free."""
+    """A bounded number of threads that knows how many of them are free."""
 
     def __init__(self, threads: int) -> None:
-        self._threads = threads
+        self._wanted = self._threads = threads
+        self._ask_again = timedelta(0)  # (monotonic) while there are fewer than wanted
+        self._started: list[threading.Thread] = []
         self._busy = 0
         self._changed = threading.Condition()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sender")
+        self._waiting: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
     @property
     def free(self) -> int:
         return self._threads - self._busy
 
-    def hand(self, work: Callable[[], None]) -> None:
-        with self._changed:
-            self._busy += 1
-        self._pool.submit(self._run, work)
+    def start(self) -> None:
+        """The first one; RuntimeError where the host gives no thread: without any, nothing could ever be sent."""
+        self._start_one()
 
-    def _run(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except Exception:
-            log.exception("sender.broke")
-        finally:
-            with self._changed:
-                self._busy -= 1
-                self._changed.notify()
+    def reserve(self, count: int = 1) -> None:
+        """So many are spoken for; each is given work by `hand`, or let go by `release`.
+
+        Where the host gives fewer threads than are wanted, work waits for those that there are.
+        """
+        with self._changed:
+            self._busy += count
+            if self._threads < self._wanted and monotonic() >= self._ask_again:
+                self._threads = self._wanted
+            while len(self._started) < min(self._busy, self._threads):
+                try:
+                    self._start_one()
+                except RuntimeError as error:
+                    self._make_do(error)
+
+    def _start_one(self) -> None:
+        thread = threading.Thread(target=self._run, name=f"sender-{len(self._started)}", daemon=True)
+        thread.start()
+        self._started.append(thread)
+
+    def _make_do(self, error: RuntimeError) -> None:
+        """With fewer than there are even now: senders that take the last threads could look up no name."""
+        for _ in range(min(SPARE, len(self._started) - 1)):
+            self._waiting.put(None)
+        self._threads = max(len(self._started) - SPARE, 1)
+        self._ask_again = monotonic() + FEWER_FOR
+        log.error("senders.fewer", threads=self._threads, wanted=self._wanted, reason=str(error))
+
+    def hand(self, work: Callable[[], None]) -> None:
+        """Let a reserved thread do this; then it is free."""
+        self._waiting.put(work)
+
+    def release(self) -> None:
+        with self._changed:
+            self._busy -= 1
+            self._changed.notify()
 
     def wait_for_one(self, bound: timedelta) -> int:
         """How many are free, waiting up to `bound` for the first."""
@@ -62,16 +111,36 @@ class Senders:
             self._changed.wait_for(lambda: self.free > 0, timeout=bound.total_seconds())
             return self.free
 
-    def stop(self) -> None:
-        """Let the running ones finish."""
-        self._pool.shutdown(wait=True)
+    def stop(self, bound: timedelta) -> None:
+        """Let those that are spoken for finish, if they do within `bound`; what they leave lapses."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._busy == 0, timeout=bound.total_seconds()):
+                log.error("senders.left", busy=self._busy)
+                return
+        started = list(self._started)
+        for _ in started:
+            self._waiting.put(None)
+        for thread in started:
+            thread.join()
+
+    def _run(self) -> None:
+        while (work := self._waiting.get()) is not None:
+            try:
+                work()
+            except Exception:
+                log.exception("sender.broke")
+            finally:
+                self.release()
+        with self._changed:
+            self._started.remove(threading.current_thread())
 
 
 class Shift:
     """One at a time per process; a bell that finds it running only leaves word."""
 
-    def __init__(self, crew: Crew, settler: Settler) -> None:
+    def __init__(self, crew: Crew, settler: Settler, wake_after: Callable[[timedelta], None]) -> None:
         self._crew = crew
+        self._wake_after = wake_after
         self._settler = settler
         self._senders = Senders(crew.concurrency)
         self._attempts = Attempts(
@@ -82,6 +151,10 @@ class Shift:
         self._rung = threading.Event()
         self._working = threading.Lock()
         self.stopping = False
+
+    def start(self) -> None:
+        """Have a sender; RuntimeError if this host gives no thread."""
+        self._senders.start()
 
     def run(self) -> None:
         """Answer a bell: work until nothing is due, or return at once if somebody does already."""
@@ -106,11 +179,13 @@ class Shift:
     def idle(self) -> bool:
         return not self._working.locked()
 
-    def stop(self) -> None:
-        """Claim nothing more; finish what is on the wire; hand the rest back."""
+    def stop(self, bound: timedelta) -> None:
+        """Claim nothing more; finish what is on the wire; hand the rest back. What is not done within `bound` lapses."""
         self.stopping = True
-        with self._working:
-            self._senders.stop()
+        until = monotonic() + bound
+        if self._working.acquire(timeout=bound.total_seconds()):
+            self._senders.stop(max(until - monotonic(), timedelta(0)))
+            self._working.release()
         reached(Gap.SENDERS_ENDED)
 
     def _until_nothing_is_due(self) -> None:
@@ -127,8 +202,12 @@ class Shift:
         claimed = crew.ledger.claim(claim, crew.name, lease=crew.lease, jobs=free, confirms=READ_BATCH)
         reached(Gap.CLAIMED)
         crew.clock.observe(claimed.now, claimed.asked_at)
-        crew.hand.paused = claimed.paused
+        crew.hand.on_hold = claimed.held
+        crew.governor.hear(claimed)
+        if claimed.for_budget and claimed.next_due is not None:
+            self._wake_after(claimed.next_due - claimed.now)
         crew.hand.take(claimed.jobs, claim, claimed.asked_at)
+        crew.tell(claimed)
         try:
             self._hand_out(_with_budgets(claimed), claim)
         except BaseException:
@@ -145,78 +224,138 @@ class Shift:
                     Decided(job=job, claim=claim, decision=ended(job.outcome, job.evidence, job))
                 )
         if reads:
+            self._senders.reserve()
             self._senders.hand(lambda: self._prove(reads, claim))
         self._begin_posts(posts, claim)
 
     def _begin_posts(self, jobs: Sequence[Job], claim: ClaimId) -> None:
-        """Submit all start rows, for one commit; each sender waits for its own. The rest is proved instead."""
+        """Write all start rows ahead, in one commit. What may not be POSTed any more is proved instead."""
         now = self._crew.clock.now()
-        begun: list[Pursuit | None] = []
+        pursuits: list[Pursuit] = []
         for job in jobs:
-            if may_post(job, self._crew.policy, now):
-                begun.append(self._pursuit(job, claim))
-            else:
-                self._settler.put(Decided(job=job, claim=claim, decision=instead_of_post(job, now)))
-        for pursuit in begun:
-            if pursuit is not None:
-                self._senders.hand(partial(self._pursue, pursuit, claim))
+            exchange = self._crew.clients.of(job.request.account)
+            decision = self._unable(job, exchange, now)
+            if exchange is not None and decision is None:
+                # The body is fixed before the start row that records it; a penalty's ticket rides in it.
+                pursuits.append(
+                    Pursuit(job=job, claim=claim, exchange=exchange, body=cancel_body(job, job.attempts + 1))
+                )
+            elif decision is not None:
+                self._settler.put(Decided(job=job, claim=claim, decision=decision))
+        if pursuits:
+            self._senders.reserve(len(pursuits))
+            self._write_ahead(pursuits)
 
-    def _pursuit(self, job: Job, claim: ClaimId) -> Pursuit | None:
-        """The body is fixed before the start row that records it; a penalty's ticket rides in it."""
-        body = cancel_body(job)
-        pursuit = Pursuit(job=job, claim=claim, body=body, started=None)
+    def _unable(self, job: Job, exchange: Exchange | None, now: datetime) -> Decision | None:
+        """What follows where nothing may be POSTed now."""
+        if exchange is None:
+            return unserved(job, self._crew.policy, now)
+        token = exchange.bearer.token()
+        if token is None or token.revision < job.memory.token_floor:
+            return without_token(job, exchange.bearer.patience, now)
+        return None if may_post(job, self._crew.policy, now) else instead_of_post(job, now)
+
+    def _write_ahead(self, pursuits: Sequence[Pursuit]) -> None:
+        """A sender is woken only for a start row that is on disk."""
+        rows = [self._attempts.start_rows(pursuit) for pursuit in pursuits]
         try:
-            pursuit.started = self._attempts.submit_start(replace(job, attempts=job.attempts + 1), body, [])
+            facts = list(chain.from_iterable(rows))
+            stored = self._crew.audit.submit(facts, timeout=COMMIT_BOUND, urgent=True)
         except (AuditUnavailable, FactRejected) as error:
-            self._hand_back(pursuit, claim, error)
-            return None
-        return pursuit
+            self._not_written(pursuits, error)
+        else:
+            ends = list(accumulate(map(len, rows)))
+            stored.add_done_callback(lambda answer: self._written(pursuits, ends, answer))
 
-    def _pursue(self, pursuit: Pursuit, claim: ClaimId) -> None:
+    def _written(
+        self, pursuits: Sequence[Pursuit], ends: Sequence[int], answer: "Future[list[Stored]]"
+    ) -> None:
+        error = answer.exception()
+        if error is not None:
+            self._not_written(pursuits, error)
+            return
+        fates = answer.result()
+        for pursuit, end in zip(pursuits, ends, strict=True):
+            pursuit.stored = fates[end - 1]
+            self._senders.hand(partial(self._pursue, pursuit))
+
+    def _not_written(self, pursuits: Sequence[Pursuit], error: BaseException) -> None:
+        """Nothing was sent. One refused fact must not keep the others of its round from leaving."""
+        if isinstance(error, FactRejected) and len(pursuits) > 1:
+            for pursuit in pursuits:
+                self._write_ahead([pursuit])
+            return
+        for pursuit in pursuits:
+            self._hand_back(pursuit, error)
+            self._senders.release()
+
+    def _pursue(self, pursuit: Pursuit) -> None:
+        if self._done(self._attempts.pursue, pursuit) and pursuit.recording is not None:
+            self._senders.reserve()  # until the answer is on disk: it counts as work under way
+            pursuit.recording.stored.add_done_callback(partial(self._recorded, pursuit))
+
+    def _recorded(self, pursuit: Pursuit, answer: "Future[list[Stored]]") -> None:
+        """In the audit's thread, which must not wait: what is not simply on disk is finished by a sender."""
+        if answer.exception() is not None or answer.result()[0] is not Stored.NEW:
+            self._senders.hand(partial(self._finish_record, pursuit))
+            return
+        self._decided(pursuit)
+        self._senders.release()
+
+    def _finish_record(self, pursuit: Pursuit) -> None:
+        if self._done(self._attempts.finish_record, pursuit):
+            self._decided(pursuit)
+
+    def _done(self, step: Callable[[Pursuit], None], pursuit: Pursuit) -> bool:
+        """Whether the step was done; if not, the job is given up or handed back."""
+        claim = pursuit.claim
         try:
-            self._attempts.pursue(pursuit)
+            step(pursuit)
         except Overtaken as error:
-            log.warning("attempt.overtaken", job=pursuit.job.id, stored=str(error.stored))
+            log.warning("attempt.overtaken", **named(pursuit.job), stored=str(error.stored))
             if pursuit.sent:  # the claim is another's by now, and so is the job
                 self._crew.hand.drop([(pursuit.job.id, claim)])
             else:
                 self._prove([replace(pursuit.job, lapsed=True, step=Step.RECONCILE)], claim)
         except (AuditUnavailable, FactRejected, TimeoutError) as error:
-            self._hand_back(pursuit, claim, error)
+            self._hand_back(pursuit, error)
         except Exception:
-            log.exception("attempt.broke", job=pursuit.job.id)
+            log.exception("attempt.broke", **named(pursuit.job))
             self._crew.hand.drop([(pursuit.job.id, claim)])  # it lapses, and the order is read
         else:
-            self._decided(pursuit, claim)
+            return True
+        return False
 
-    def _decided(self, pursuit: Pursuit, claim: ClaimId) -> None:
+    def _decided(self, pursuit: Pursuit) -> None:
+        reached(Gap.REPLY_ON_DISK)
         if pursuit.decision is not None:
             self._settler.put(
                 Decided(
                     job=pursuit.job,
-                    claim=claim,
+                    claim=pursuit.claim,
                     decision=pursuit.decision,
-                    facts=pursuit.unwritten,
                     verdict=pursuit.verdict,
+                    replied=pursuit.replied,
+                    posts=pursuit.posts,
                 )
             )
 
-    def _hand_back(self, pursuit: Pursuit, claim: ClaimId, error: Exception) -> None:
+    def _hand_back(self, pursuit: Pursuit, error: BaseException) -> None:
         """The database is away. Not sent → due again soon; sent → the lease lapses and the order is read."""
-        log.error("audit.unavailable", job=pursuit.job.id, error=str(error) or type(error).__name__)
+        log.error("audit.unavailable", **named(pursuit.job), error=str(error) or type(error).__name__)
         if pursuit.sent:
-            self._crew.hand.drop([(pursuit.job.id, claim)])
+            self._crew.hand.drop([(pursuit.job.id, pursuit.claim)])
             return
         memory = held_up(pursuit.job.memory, utc_now() - pursuit.taken_at + AUDIT_AWAY)
         again = Again(step=Step.POST, delay=AUDIT_AWAY, memory=memory)
-        self._settler.put(Decided(job=pursuit.job, claim=claim, decision=again))
+        self._settler.put(Decided(job=pursuit.job, claim=pursuit.claim, decision=again))
 
     def _prove(self, jobs: Sequence[Job], claim: ClaimId) -> None:
         try:
             proven = prove(self._crew, jobs)
         except Exception as error:  # noqa: BLE001 - whatever it is, the claims must not stay in hand
             note = log.warning if isinstance(error, CancelqError) else log.exception
-            note("prove.failed", jobs=len(jobs), error=str(error))
+            note("prove.failed", jobs=[job.id for job in jobs], error=str(error))
             self._crew.hand.drop((job.id, claim) for job in jobs)
             return
         for job, decision, facts in proven:
@@ -225,12 +364,8 @@ class Shift:
 
 def _with_budgets(claimed: Claimed) -> list[Job]:
     """The jobs with their budgets as of this claim."""
-    return [
-        replace(
-            job,
-            memory=resumed(
-                job.memory, claimed.now, stood_still=claimed.stood_still, held_back=claimed.held_back
-            ),
-        )
-        for job in claimed.jobs
-    ]
+    idle = {
+        name: Idle(held=login.stood_still, paused=login.held_back, dry=login.ran_dry)
+        for name, login in claimed.logins.items()
+    }
+    return [replace(job, memory=resumed(job.memory, claimed.now, idle[job.login])) for job in claimed.jobs]

@@ -277,7 +277,7 @@ ACCOUNTS = (
 )
 BOTH_ENDS = ({"ordStatus": "Canceled"}, {"ordStatus": "Filled"})
 CONTRADICTIONS = (
-    Case("working after the end", [DONE], [AMBIGUOUS, AMBIGUOUS], order=shows(WORKING, repeat=2)),
+    Case("working after the end", [DONE], [AMBIGUOUS], order=shows(WORKING, repeat=2)),
     settled(
         "canceled and working in one list",
         DONE,
@@ -310,8 +310,8 @@ CONTRADICTIONS = (
     ),
     unresolved(
         "working for ever",
-        [{"reason": "RiskCheckTimeout", "repeat": 3}, {"reason": "SessionClosed"}],
-        [TRANSIENT] * 3 + [AMBIGUOUS],
+        [{"reason": "RiskCheckTimeout"}, {"reason": "SessionClosed"}],
+        [TRANSIENT, AMBIGUOUS],
         "seen_working Working",
     ),
     settled("no state", DONE, order=shows({"ordStatus": None})),

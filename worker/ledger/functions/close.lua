@@ -1,6 +1,6 @@
 -- cancelq_close: decide the end of held jobs: joiners are frozen and given back, the order is free from here.
--- Keys: prefix. Arguments: JSON list of {job, claim, outcome, evidence, deadline, fields: {name: text or null}};
--- deadline: the one that the holder knew of, "" for none.
+-- Keys: prefix. Arguments: JSON list of {job, claim, outcome, evidence, deadline, posts,
+-- fields: {name: text or null}}; deadline: the one that the holder knew of, "" for none; posts: see cancelq_settle.
 -- Reply: per item 0 (not closed: stale claim, or wanted for longer) or the list of its joiners, each a JSON text.
 -- An end that was decided before stays as it is; repeating is harmless.
 
@@ -10,7 +10,7 @@ local function is_wanted_longer(job, item)
   return item.outcome == 'unresolved' and (job.deadline or '') ~= known
 end
 
-local function close_one(prefix, item)
+local function close_one(prefix, item, tally)
   local job = read_job(prefix, item.job)
   if job.claim ~= item.claim or job.state == 'done' then
     return 0
@@ -21,23 +21,23 @@ local function close_one(prefix, item)
   end
   if job.state ~= 'closing' then
     local changes, removals = sort_fields(item.fields, {'step', 'close', 'state', 'closing',
-      'outcome', item.outcome, 'evidence', item.evidence}, {})
+      'outcome', item.outcome, 'evidence', item.evidence}, {'calls'})
     write('HSET', job_key(prefix, item.job), unpack(changes))
-    if #removals > 0 then
-      write('HDEL', job_key(prefix, item.job), unpack(removals))
-    end
+    write('HDEL', job_key(prefix, item.job), unpack(removals))
+    report_calls(prefix, job, item.posts or 0, micros(), tally)
   end
   return redis.call('LRANGE', joiners_key(prefix, item.job), 0, -1)
 end
 
 local function close(keys, args)
-  local items, replies = cjson.decode(args[1]), {}
+  local items, replies, tally = cjson.decode(args[1]), {}, {}
   for _, item in ipairs(items) do
     sort_fields(item.fields, {}, {})
   end
   for i, item in ipairs(items) do
-    replies[i] = close_one(keys[1], item)
+    replies[i] = close_one(keys[1], item, tally)
   end
+  count_reports(keys[1], tally)
   return replies
 end
 

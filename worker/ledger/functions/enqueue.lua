@@ -29,7 +29,8 @@ local function accept(prefix, request, now, redrive_of)
   for name, value in pairs(optional) do
     job[#job + 1], job[#job + 2] = name, value
   end
-  local index = index_of{step = redrive_of and 'reconcile' or 'post', priority = request.priority}
+  local index = index_of(prefix, {step = redrive_of and 'reconcile' or 'post',
+    priority = request.priority, account = request.account})
   write('ZADD', prefix .. ':' .. index, at, id)
   write('ZADD', prefix .. ':unregistered', at, id)
   if request.deadline then

@@ -10,6 +10,7 @@ local function joiner_text(request, now)
     .. ',"requested_by":' .. (request.requestedBy and cjson.encode(request.requestedBy) or 'null')
     .. ',"priority":"' .. request.priority
     .. '","deadline":' .. (request.deadline and text_of(request.deadline) or 'null')
+    .. ',"activation_time":' .. (request.activationTime and text_of(request.activationTime) or 'null')
     .. ',"requested_at":' .. text_of(now) .. '}'
 end
 
@@ -43,7 +44,7 @@ end
 local function wake(prefix, job, now)
   if job.step == 'confirm' and not job.claim then
     write('HSET', job_key(prefix, job.id), 'next_at', text_of(now))
-    write('ZADD', prefix .. ':' .. index_of(job), text_of(now), job.id)
+    write('ZADD', prefix .. ':' .. index_of(prefix, job), text_of(now), job.id)
   end
 end
 
@@ -58,30 +59,27 @@ end
 
 -- A job that became urgent moves up at once, if it waits among the others.
 local function move_up(prefix, job)
-  local waiting = redis.call('ZSCORE', prefix .. ':due', job.id)
+  local due = prefix .. ':' .. index_name('due', login_of(prefix, job.account))
+  local waiting = redis.call('ZSCORE', due, job.id)
   if waiting and not job.claim and job.priority ~= 'urgent' then
     job.priority = 'urgent'
-    write('ZADD', prefix .. ':' .. index_of(job), waiting, job.id)
-    write('ZREM', prefix .. ':due', job.id)
+    write('ZADD', prefix .. ':' .. index_of(prefix, job), waiting, job.id)
+    write('ZREM', due, job.id)
   end
 end
 
 local function ring_if_due(prefix, job, now)
-  local due = redis.call('ZSCORE', prefix .. ':' .. index_of(job), job.id)
+  local due = redis.call('ZSCORE', prefix .. ':' .. index_of(prefix, job), job.id)
   if due and tonumber(due) <= now then
     ring(prefix, now)
   end
 end
 
-local function join(prefix, job, request, now)
+-- One more wish, with the text that tells it, and what it widens.
+local function add_joiner(prefix, job, request, text, now)
   local joiners = joiners_key(prefix, job.id)
-  local count = redis.call('LLEN', joiners) + 1
-  if count > JOINERS_CAP then
-    return refused('orderId: ' .. JOINERS_CAP .. ' requests have joined the open cancel of this order already',
-      request.requestId)
-  end
-  local changes, removals = widened(job, request, count)
-  write('RPUSH', joiners, joiner_text(request, now))
+  local changes, removals = widened(job, request, redis.call('LLEN', joiners) + 1)
+  write('RPUSH', joiners, text)
   write('ZADD', prefix .. ':unregistered', text_of(now), job.id)
   if #changes > 2 or #removals > 0 then -- more than the count of joiners
     keep_first_wish(prefix, job)
@@ -98,6 +96,14 @@ local function join(prefix, job, request, now)
     wake(prefix, job, now)
   end
   remember(prefix, request, job.id)
+end
+
+local function join(prefix, job, request, now)
+  if redis.call('LLEN', joiners_key(prefix, job.id)) >= JOINERS_CAP then
+    return refused('orderId: ' .. JOINERS_CAP .. ' requests have joined the open cancel of this order already',
+      request.requestId)
+  end
+  add_joiner(prefix, job, request, joiner_text(request, now), now)
   ring_if_due(prefix, job, now)
   return receipt(prefix, 'joined', request, job.id)
 end

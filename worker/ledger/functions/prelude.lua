@@ -3,12 +3,12 @@
 -- KEYS[1] is the ledger's prefix, "{cancelq}"; every other key is derived from it, in the same hash slot.
 -- Times are whole microseconds of this server's clock: exact in a double until the year 2255.
 
-local VERSION = 2003 -- thousands: generation, programs need the same one; rest: additions
+local VERSION = 3011 -- thousands: generation, programs need the same one; rest: additions
 local BELL_CAP = 16 -- one bell per overdue job would grow without end
+local BELL_STORM = 1000 -- nobody rings so often but somebody gone wild: the rest is cut off
 local FINISHED_LIFE_MS = 3600000 -- a finished job answers status for an hour; then the audit does
 local SWEEP_BATCH = 1000 -- leases mended per sweep: bounds the time other clients wait
-local INDEXES = {'lapsed', 'urgent', 'due', 'confirm'} -- in order of claim
-local READING = {'lapsed', 'confirm'} -- whoever waits here only reads: a pause does not stop them
+local INDEXES = {'closing', 'lapsed', 'urgent', 'due', 'confirm'} -- in order of claim; each login has its own
 local made_ids = 0 -- keeps ids apart that are made in the same microsecond
 
 local function micros()
@@ -53,34 +53,46 @@ local function read_job(prefix, id)
   return job, flat
 end
 
--- Which index an open, unclaimed job belongs to; an entry in another one is a leftover and means nothing.
--- A lapsed job never has the step "post": see cancelq_sweep.
-local function index_of(job)
-  if job.lapsed then
-    return 'lapsed'
-  elseif job.step ~= 'post' then
-    return 'confirm'
-  end
-  return job.priority == 'urgent' and 'urgent' or 'due'
-end
-
 local function meta(prefix, name)
   return redis.call('HGET', prefix .. ':meta', name)
+end
+
+local function is_draining(prefix)
+  return meta(prefix, 'draining') and true or false
 end
 
 local function is_paused(prefix)
   return meta(prefix, 'paused_at') and true or false
 end
 
--- The indexes that may be claimed from now.
-local function open_indexes(prefix)
-  return is_paused(prefix) and READING or INDEXES
+-- Which server this is, and which history its data has: another process, or another master's data, is another one.
+local function identity()
+  local info = redis.call('INFO', 'server', 'replication')
+  return info:match('run_id:(%x+)') .. ' ' .. info:match('master_replid:(%x+)')
+end
+
+local function is_compared(prefix)
+  return meta(prefix, 'compared') == identity()
+end
+
+-- Whether nothing may be POSTed: an operator paused the ledger, or it was not compared with the audit yet.
+local function is_held(prefix)
+  return is_paused(prefix) or not is_compared(prefix)
+end
+
+-- How many messages lie in the bells' queue; nil if somebody wrote something else to its key, which the sweep removes.
+local function count_bells(prefix)
+  local count = redis.pcall('LLEN', prefix .. ':bells')
+  if type(count) == 'table' and not count.err:find('WRONGTYPE', 1, true) then
+    error(count.err)
+  end
+  return type(count) == 'number' and count or nil
 end
 
 -- One anonymous Celery message, "something is due"; the message is the smallest that kombu accepts.
 local function ring(prefix, now)
   local bells = prefix .. ':bells'
-  if redis.call('LLEN', bells) >= BELL_CAP then
+  if (count_bells(prefix) or BELL_CAP) >= BELL_CAP then
     return
   end
   local id = new_id(now, 'bell')
@@ -90,36 +102,17 @@ local function ring(prefix, now)
     .. '"delivery_info":{"exchange":"","routing_key":' .. cjson.encode(bells) .. '}}}')
 end
 
--- Microseconds of lock-out up to the end of the present one.
-local function stood_still(prefix)
-  return tonumber(meta(prefix, 'stood_still') or '0')
-end
-
-local function lockout_until(prefix)
-  return tonumber(meta(prefix, 'lockout_until') or '0')
-end
-
--- Microseconds of pause up to now, without what was lock-out at the same time.
-local function held_back(prefix, now)
-  local before, paused_at = tonumber(meta(prefix, 'held_back') or '0'), tonumber(meta(prefix, 'paused_at') or '')
-  if not paused_at then
-    return before
-  end
-  local locked = stood_still(prefix) - math.max(0, lockout_until(prefix) - now)
-  return before + math.max(0, now - paused_at - (locked - tonumber(meta(prefix, 'locked_before'))))
-end
-
--- How many jobs have not ended.
-local function count_open(prefix)
-  local open = redis.call('ZCARD', prefix .. ':leases')
-  for _, index in ipairs(INDEXES) do
-    open = open + redis.call('ZCARD', prefix .. ':' .. index)
-  end
-  return open
+-- The other open job that has this job's order, as after a restart without data: it was asked for before this one
+-- was put back. Nil if the order is this job's own, or free.
+local function owner(prefix, job)
+  local id = redis.call('GET', order_key(prefix, job.order_id, job.account))
+  local state = id and id ~= job.id and redis.call('HGET', job_key(prefix, id), 'state')
+  return state and state ~= 'closing' and state ~= 'done' and id or nil
 end
 
 -- What a holder may write besides the job's step: anything else is the ledger's own.
-local HOLDER_FIELDS = {attempts = true, reason = true, command_id = true, first_sent_at = true, memory = true}
+local HOLDER_FIELDS = {attempts = true, reason = true, command_id = true, first_sent_at = true, memory = true,
+  unknown_since = true}
 
 -- Split a holder's fields into those to write (appended to `changes`) and those to remove (to `removals`).
 local function sort_fields(fields, changes, removals)
@@ -136,6 +129,15 @@ local function sort_fields(fields, changes, removals)
   return changes, removals
 end
 
+-- {..}:unknown has the jobs of which nobody knows whether a POST reached the exchange, by the time since when.
+local function note_unknown(prefix, job, since)
+  if since and since ~= cjson.null then
+    write('ZADD', prefix .. ':unknown', since, job.id)
+  elseif job.unknown_since then
+    write('ZREM', prefix .. ':unknown', job.id)
+  end
+end
+
 -- Let a finished job fade; harmless to repeat. What an error left of it in an index is dropped by the next claim.
 local function retire(prefix, job)
   write('PEXPIRE', job_key(prefix, job.id), FINISHED_LIFE_MS)
@@ -146,5 +148,8 @@ local function retire(prefix, job)
   end
   write('ZREM', prefix .. ':unregistered', job.id)
   write('ZREM', prefix .. ':deadlines', job.id)
+  if job.unknown_since then
+    write('ZREM', prefix .. ':unknown', job.id)
+  end
   write('ZREM', prefix .. ':leases', job.id)
 end

@@ -16,15 +16,18 @@ local function unregistered(keys, args)
 end
 
 -- cancelq_registered: the audit has these jobs with so many joiners; a joiner that came since keeps its job listed.
--- Keys: prefix. Arguments: job id, joiners seen, ... Reply: how many were taken off the list.
+-- Keys: prefix. Arguments: job id, joiners seen, ... Reply: the jobs that the ledger does not have any more.
 local function registered(keys, args)
-  local prefix, removed = keys[1], 0
+  local prefix, gone = keys[1], {}
   for i = 1, #args, 2 do
+    if redis.call('EXISTS', job_key(prefix, args[i])) == 0 then
+      gone[#gone + 1] = args[i]
+    end
     if redis.call('LLEN', joiners_key(prefix, args[i])) == tonumber(args[i + 1]) then
-      removed = removed + write('ZREM', prefix .. ':unregistered', args[i])
+      write('ZREM', prefix .. ':unregistered', args[i])
     end
   end
-  return removed
+  return gone
 end
 
 redis.register_function{function_name = 'cancelq_unregistered', callback = unregistered, flags = {'allow-oom'}}

@@ -122,6 +122,11 @@ local function refused(why, request_id)
     .. ',"requestId":' .. (request_id and cjson.encode(request_id) or 'null') .. '}'
 end
 
+-- Whether a line of INFO says this. Without patterns: they are tried at each of its three thousand bytes.
+local function says(info, text)
+  return info:find(text, 1, true) ~= nil
+end
+
 -- "fsynced" only if a worker saw, on this very server process, that every reply waits for its fsync, and the file
 -- is still written. Replicas are counted for the client: it may ask them, which no function can.
 local function durability(prefix)
@@ -130,11 +135,13 @@ local function durability(prefix)
   if type(info) ~= 'string' then -- a caller without the right to ask proves nothing
     return '"durability":"memory"'
   end
-  local run_id, replicas = info:match('run_id:(%x+)'), tonumber(info:match('connected_slaves:(%d+)') or '0')
-  local written = info:find('aof_enabled:1', 1, true) and info:find('aof_last_write_status:ok', 1, true)
-  local proved = run_id and written and seen == run_id .. ' always'
+  local run_id = seen:match('^(%x+) always$')
+  local proved = run_id and says(info, '\nrun_id:' .. run_id .. '\r') and says(info, '\naof_enabled:1\r')
+    and says(info, '\naof_last_write_status:ok\r')
+  local replicas = proved and select(2, info:find('\nconnected_slaves:', 1, true))
+  local count = replicas and info:match('^[1-9]%d*', replicas + 1)
   return '"durability":"' .. (proved and 'fsynced' or 'memory') .. '"'
-    .. (proved and replicas > 0 and ',"replicas":' .. replicas or '')
+    .. (count and ',"replicas":' .. count or '')
 end
 
 local function receipt(prefix, status, request, job_id)

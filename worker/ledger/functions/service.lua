@@ -1,17 +1,48 @@
--- cancelq_lock_out: no claims for a while, whoever asks; a longer lock-out stays.
--- Keys: prefix. Arguments: delay in microseconds. Reply: when the lock-out ends.
--- `stood_still` sums up all lock-outs, without overlaps: budgets do not count them.
-local function lock_out(keys, args)
-  local prefix = keys[1]
-  local now, before = micros(), lockout_until(prefix)
-  local ends = math.max(before, now + tonumber(args[1]))
-  local added = ends - math.max(before, now)
-  if before <= now then -- one alert each, however often it is prolonged
-    raise_alert(prefix, now, '{"event":"locked_out","since":"' .. iso_of_micros(now) .. '"}')
+-- cancelq_hold: a login makes no calls for a while, whoever asks; a longer hold stays.
+-- Keys: prefix. Arguments: login, span in microseconds, 1 for a lock-out, 0 for a penalty. Reply: when the hold ends.
+local function hold(keys, args)
+  local prefix, now = keys[1], micros()
+  local login, ends, is_lockout = read_login(prefix, args[1]), now + tonumber(args[2]), args[3] == '1'
+  if is_lockout and login.locked_until <= now then -- one alert each, however often it is prolonged
+    raise_alert(prefix, now, '{"event":"locked_out","login":' .. cjson.encode(args[1]) .. ',"since":"'
+      .. iso_of_micros(now) .. '"}')
   end
-  write('HSET', prefix .. ':meta', 'lockout_until', text_of(ends),
-    'stood_still', text_of(stood_still(prefix) + added))
-  return text_of(ends)
+  prolong(login, 'held_until', 'stood_still', ends, now)
+  if is_lockout and ends > login.locked_until then
+    write('HSET', login.key, 'locked_until', text_of(ends))
+  end
+  return text_of(login.held_until)
+end
+
+-- cancelq_grant: count a read or a token's call right before it is made. A token's call is counted, never refused.
+-- Keys: prefix. Arguments: login, "read" or "token". Reply: {now, 1 if it may be made, {login, until, ...} of the lock-outs}.
+local function grant(keys, args)
+  local prefix, now = keys[1], micros()
+  local limits = limits_of(prefix, args[1])
+  local granted = args[2] == 'token' or room_of(limits, now).read >= 1
+  if granted then
+    count_calls(limits, 1, now + ON_ITS_WAY)
+  end
+  return {now, granted and 1 or 0, lockouts(prefix, now)}
+end
+
+-- cancelq_limit: how many calls a login may make, and whom each serves.
+-- Keys: prefix. Arguments: limits as "calls/microseconds,...", 1 if the logins are told, then account, login, ...
+-- Jobs in an index that is not their login's any more are moved by the next claim.
+local function limit_calls(keys, args)
+  local prefix, known = keys[1], {}
+  write('HSET', prefix .. ':meta', 'rate_limit', args[1])
+  for i = 3, #args, 2 do
+    known[args[i]] = true
+    write('SADD', prefix .. ':login_names', args[i + 1])
+    write('HSET', prefix .. ':logins', args[i], args[i + 1])
+  end
+  local stored = args[2] == '1' and redis.call('HGETALL', prefix .. ':logins') or {}
+  for i = 1, #stored, 2 do
+    if not known[stored[i]] then
+      write('HDEL', prefix .. ':logins', stored[i])
+    end
+  end
 end
 
 -- cancelq_sign_on: a worker says, again and again, for which exchange it works and whether it is a dry run.
@@ -43,12 +74,30 @@ local function sign_off(keys, args)
   return write('ZREM', keys[1] .. ':workers', args[1] .. ' ' .. args[2])
 end
 
+-- cancelq_configure: what the ledger cannot know by itself; a full Redis takes it too.
+-- Keys: prefix. Arguments: life of a request id in milliseconds or "", 1 if this server fsyncs before it replies, 0 if
+-- not, "" if nobody may know.
+local function configure(keys, args)
+  local name = keys[1] .. ':meta'
+  if args[1] ~= '' then
+    write('HSET', name, 'dedupe_life_ms', args[1])
+  end
+  if args[2] == '1' then
+    write('HSET', name, 'fsync_seen', redis.call('INFO', 'server'):match('run_id:(%x+)') .. ' always')
+  elseif args[2] == '0' then
+    write('HDEL', name, 'fsync_seen')
+  end
+end
+
 -- cancelq_version: of this library. Reply: an integer, see VERSION.
 local function version()
   return VERSION
 end
 
-redis.register_function{function_name = 'cancelq_lock_out', callback = lock_out, flags = {'allow-oom'}}
+redis.register_function{function_name = 'cancelq_hold', callback = hold, flags = {'allow-oom'}}
+redis.register_function{function_name = 'cancelq_grant', callback = grant, flags = {'allow-oom'}}
+redis.register_function{function_name = 'cancelq_limit', callback = limit_calls, flags = {'allow-oom'}}
 redis.register_function{function_name = 'cancelq_sign_on', callback = sign_on, flags = {'allow-oom'}}
 redis.register_function{function_name = 'cancelq_sign_off', callback = sign_off, flags = {'allow-oom'}}
+redis.register_function{function_name = 'cancelq_configure', callback = configure, flags = {'allow-oom'}}
 redis.register_function{function_name = 'cancelq_version', callback = version, flags = {'no-writes'}}

@@ -1,5 +1,6 @@
 -- cancelq_settle: give jobs back, with what to do next and when; only under the claim that holds them.
--- Keys: prefix. Arguments: JSON list of {job, claim, step, state, delay_us, fields: {name: text or null}}.
+-- Keys: prefix. Arguments: JSON list of {job, claim, step, state, delay_us, posts,
+-- fields: {name: text or null}}; posts: how many were really made.
 -- Reply: per item 1 (done) or 0 (stale claim, or a closing job asked to do anything but close: nothing written).
 -- Order of writes: new facts, index, claim, lease. While the claim stands nobody else takes the job, and
 -- if the holder dies a lapsed "post" is read before it is sent again.
@@ -9,18 +10,20 @@ local function may_settle(job, item)
   return job.claim == item.claim and job.state ~= 'done' and (job.state ~= 'closing' or item.step == 'close')
 end
 
-local function settle_one(prefix, item, now)
+local function settle_one(prefix, item, now, tally)
   local job = read_job(prefix, item.job)
   if not may_settle(job, item) then
     return 0
   end
   local at = text_of(now + item.delay_us)
   local changes, removals = sort_fields(item.fields,
-    {'step', item.step, 'state', item.state, 'next_at', at}, {'claim', 'worker', 'lapsed'})
+    {'step', item.step, 'state', item.state, 'next_at', at}, {'claim', 'worker', 'lapsed', 'calls'})
   job.step, job.lapsed = item.step, nil
+  note_unknown(prefix, job, item.fields.unknown_since)
   write('HSET', job_key(prefix, item.job), unpack(changes))
-  write('ZADD', prefix .. ':' .. index_of(job), at, item.job)
+  write('ZADD', prefix .. ':' .. index_of(prefix, job), at, item.job)
   write('HDEL', job_key(prefix, item.job), unpack(removals))
+  report_calls(prefix, job, item.posts or 0, now, tally)
   write('ZREM', prefix .. ':leases', item.job)
   if tonumber(item.fields.attempts or '0') > 0 and tonumber(job.joiners or '0') == 0 then
     write('ZREM', prefix .. ':unregistered', item.job)
@@ -29,15 +32,16 @@ local function settle_one(prefix, item, now)
 end
 
 local function settle(keys, args)
-  local prefix, now, done, due_at_once = keys[1], micros(), {}, false
+  local prefix, now, done, due_at_once, tally = keys[1], micros(), {}, false, {}
   local items = cjson.decode(args[1])
   for _, item in ipairs(items) do
     sort_fields(item.fields, {}, {})
   end
   for i, item in ipairs(items) do
-    done[i] = settle_one(prefix, item, now)
+    done[i] = settle_one(prefix, item, now, tally)
     due_at_once = due_at_once or (done[i] == 1 and item.delay_us == 0)
   end
+  count_reports(prefix, tally)
   if due_at_once then
     ring(prefix, now)
   end

@@ -1,0 +1,169 @@
+"""What seldom fails together: the disks of database, journal and log; the database and Redis."""
+
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.fault.test_outage import assert_all_arrived, held, wait_for_ends
+from tests.parts.databases import PostgresServer, database_taking_no_rows
+from tests.parts.exchange import eventually
+from tests.parts.fleet import Fleet
+from tests.parts.kills import assert_nothing_lost
+from tests.parts.scenes import ORDERS, QUICK, enqueue, set_up
+from tests.parts.understudy import Doom, Understudy
+from tests.parts.valkey import Server
+from worker.audit.journal import Journal
+from worker.gaps import Gap
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of its own in memory; whoever is not root has none."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system may be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Take all that is left of it."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+        except OSError:
+            return filler
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "audit", "4m") as folder:
+        yield folder
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "home", "4m") as folder:
+        yield folder
+
+
+def test_full_disks_of_the_database_and_of_the_journal(
+    make_fleet: Callable[..., Fleet], redis_url: str, ledger_name: str, disk: Path, home: Path
+) -> None:
+    fleet = make_fleet(redis_url, ledger_name, f"sqlite:///{disk / 'audit.sqlite3'}")
+    set_up(fleet)
+    worker = fleet.fork(**QUICK, home=str(home)).when_ready()
+    fleet.when_compared()
+    fillers = [fill(disk)]
+    enqueue(fleet, *ORDERS[:6])
+    wait_for_ends(fleet, ORDERS[:6])
+    assert len(fleet.table("outcomes")) < 6  # the rest is in the journal
+    fillers.append(fill(home))
+    enqueue(fleet, *ORDERS[6:])
+    eventually(lambda: held(worker), seconds=30, what="a hold")
+    seen = len(fleet.exchange.requests())
+    eventually(lambda: len(held(worker)) > 2, seconds=30, what="a hold that lasts")
+    assert len(fleet.exchange.requests()) == seen
+    for filler in fillers:
+        filler.unlink()
+    assert_all_arrived(fleet)
+
+
+def test_a_journal_that_nobody_can_read_stops_nothing_while_the_database_is_well(plain_fleet: Fleet) -> None:
+    """Neither the comparison before the first POST, nor the proof of what a killed worker left."""
+    fleet = plain_fleet
+    fleet.exchange.script(1, {"delay": 60, "effect": "before"})
+    fleet.exchange.add_orders(2)
+    path = Journal(fleet.folder, fleet.ledger, fleet.exchange.url, lambda *_told: None).path
+    path.parent.mkdir()
+    path.write_bytes(b"no database" * 1000)
+    first = fleet.fork(**QUICK).when_ready()
+    fleet.queue().cancel(order_id=1)
+    fleet.exchange.wait_for_posts(1)
+    first.kill()
+    second = fleet.fork(**QUICK).when_ready()
+    fleet.queue().cancel(order_id=2)
+    assert {job["outcome"] for job in fleet.ends(2).values()} == {"canceled"}
+    assert len(fleet.exchange.requests(1)) == 1
+    assert "journal.unreadable" in second.said()
+    assert "prove.failed" not in second.said()
+
+
+def test_redis_dies_while_the_database_is_away(
+    make_fleet: Callable[..., Fleet],
+    make_server: Callable[..., Server],
+    private_postgres: PostgresServer,
+) -> None:
+    """Nobody can tell what Redis may have forgotten: nothing is POSTed until the database is asked."""
+    redis = make_server("redis")
+    fleet = make_fleet(redis.url, "cancelq", private_postgres.url("audit"))
+    set_up(fleet)
+    for worker in (fleet.fork(**QUICK), fleet.fork(**QUICK)):
+        worker.when_ready()
+    fleet.when_compared()
+    enqueue(fleet, *ORDERS[:4])
+    fleet.exchange.wait_for_posts(3)
+    private_postgres.halt()
+    enqueue(fleet, *ORDERS[4:8])
+    wait_for_ends(fleet, ORDERS[4:8])
+    redis.stop()
+    redis.start()
+    enqueue(fleet, *ORDERS[8:])
+    before = len(fleet.exchange.requests())
+    eventually(
+        lambda: all("Redis may have lost jobs" in worker.said() for worker in fleet.workers),
+        seconds=30,
+        what="workers that say why nothing is sent",
+    )
+    assert not {row["order_id"] for row in fleet.exchange.requests()[before:]} & set(ORDERS[8:])
+    private_postgres.revive()
+    assert_all_arrived(fleet)
+
+
+def test_a_log_that_nobody_can_write_stops_no_cancel(plain_fleet: Fleet) -> None:
+    """/dev/full refuses every byte, as a full disk does."""
+    set_up(plain_fleet)
+    worker = Understudy(["worker"], plain_fleet.environment(**QUICK), Path("/dev/full"))
+    try:
+        enqueue(plain_fleet, *ORDERS)
+        plain_fleet.ends(len(ORDERS))
+        worker.terminate()
+        assert worker.wait(20) == 0
+    finally:
+        worker.kill()
+    assert_nothing_lost(plain_fleet, len(ORDERS))
+
+
+def test_an_attempt_that_a_journal_brings_after_the_end_was_decided_is_closed(plain_fleet: Fleet) -> None:
+    """Whoever decided had looked at the story before; whoever carries looks again until the job has ended."""
+    fleet = plain_fleet
+    fleet.exchange.add_orders(1, account="default")
+    fleet.exchange.script(1, {"delay": 1})
+    homes = [str(fleet.folder / name) for name in ("here", "elsewhere")]
+    lost = fleet.start(**QUICK, home=homes[0])
+    fleet.when_compared()
+    with database_taking_no_rows(fleet.database_url):
+        fleet.queue().cancel(order_id=1)
+        fleet.exchange.wait_for_posts(1, 1)
+        lost.kill()
+    decided = Doom(Gap.CLOSED, by=signal.SIGSTOP)
+    other = fleet.fork(doom=decided, home=homes[1], **QUICK | {"lease": "30"})
+    eventually(lambda: decided.mark in other.said(), seconds=30, what="a decided end")
+    carrier = fleet.start(**QUICK | {"lease": "30"}, home=homes[0])
+    eventually(lambda: fleet.view("audit_attempts"), what="the attempt")
+    eventually(lambda: carrier.said().count("journal.carried"), what="a journal that is empty")
+    assert fleet.view("audit_jobs")[0]["outcome"] is None
+    other.signal(signal.SIGCONT)
+    fleet.ends(1)
+    eventually(lambda: fleet.view("audit_attempts")[0]["verdict"], what="the attempt's verdict")

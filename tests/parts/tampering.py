@@ -1,0 +1,26 @@
+"""What somebody does who owns the database: switch the triggers off and write as they please."""
+
+from sqlalchemy import Connection, Engine, text
+
+from models import Base
+from tests.parts.cancels import ENVIRONMENT, a_job
+from worker.audit.chain import Head, canonical, digest
+from worker.audit.facts import job_fact
+from worker.audit.shapes import entry
+
+
+def disarm(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for table in Base.metadata.tables:
+            if engine.dialect.name == "postgresql":
+                connection.execute(text(f"DROP TRIGGER {table}_append_only ON {table}"))
+                continue
+            for trigger in ("no_update", "no_delete", "no_replace"):
+                connection.execute(text(f"DROP TRIGGER {table}_{trigger}"))
+
+
+def forge_account(connection: Connection) -> None:
+    """Change the only row and compute its digest as the writer would have."""
+    cells = entry(job_fact(a_job(account="B"))).cells
+    forged = digest(canonical("jobs", "writer-1", Head(1, ""), ENVIRONMENT, cells))
+    connection.execute(text("UPDATE jobs SET account = 'B', digest = :digest"), {"digest": forged})

@@ -1,16 +1,21 @@
 """The contenders: how each is started, told to cancel orders, and asked whether it is done."""
 
+import socket
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select
 
-from bench.plain import CANCEL, Base, plain_app, plain_engine
-from bench.processes import Group
+from bench.bars import OURS, PAIR
+from bench.plain import CANCEL, plain_app
+from bench.processes import Group, Team, Workers
 from bench.stage import LEDGER, Stage
+from bench.task import Base, plain_engine
 from models import Ended, Enqueued
 from worker import CancelQueue
 from worker.audit.engine import open_engine
@@ -18,6 +23,10 @@ from worker.clock import to_micros
 
 # The producer must not give up while both cores are busy with the worker.
 PATIENCE = timedelta(seconds=5)
+# How long a producer in a process of its own may take for one call, thousands of orders at once included.
+ANSWER = 90.0
+# The peers' environment, which `make bench` makes.
+PEERS = Path(__file__).parent.parent / ".venv-peers" / "bin" / "python"
 
 
 class Contender(ABC):
@@ -31,7 +40,7 @@ class Contender(ABC):
         self._stage = stage
 
     @abstractmethod
-    def start(self) -> Group: ...
+    def start(self) -> Workers: ...
 
     @abstractmethod
     def producer(self) -> AbstractContextManager[Any]:
@@ -39,6 +48,12 @@ class Contender(ABC):
 
     @abstractmethod
     def enqueue(self, order: int) -> None: ...
+
+    def call(self, order: int) -> int:
+        """Enqueue one; gives when the call began (µs since 1970)."""
+        begun = time.time_ns() // 1000
+        self.enqueue(order)
+        return begun
 
     def enqueue_many(self, orders: range) -> None:
         """By whatever its own API offers for many."""
@@ -51,17 +66,23 @@ class Contender(ABC):
 
 
 class Cancelq(Contender):
-    name = "cancelq"
+    """With everything on: proofs, Flower's events, metrics."""
+
+    name = OURS
     takes_many = True
 
     def __init__(self, stage: Stage, **settings: str) -> None:
         super().__init__(stage)
         self._settings = settings
 
-    def start(self) -> Group:
+    def start(self) -> Workers:
+        return self.worker()
+
+    def worker(self) -> Group:
+        settings = {"CANCELQ_METRICS_PORT": str(_free_port()), **self._settings}
         return Group(
             ["worker", "worker", "--die-with-parent"],
-            environment=self._stage.environment(**self._settings),
+            environment=self._stage.environment(**settings),
             log=self._stage.home / "cancelq.log",
         )
 
@@ -92,6 +113,14 @@ class Cancelq(Contender):
         return count, to_micros(last) if last is not None else 0
 
 
+class CancelqPair(Cancelq):
+    name = PAIR
+    takes_singles = False
+
+    def start(self) -> Workers:
+        return Team(self.worker(), self.worker())
+
+
 class PlainCelery(Contender):
     """A queue name of its own, so that the two pools never take each other's tasks."""
 
@@ -112,9 +141,7 @@ class PlainCelery(Contender):
 
     @contextmanager
     def producer(self) -> Iterator[None]:
-        engine = plain_engine(self._stage.plain_url)
-        Base.metadata.create_all(engine)
-        engine.dispose()
+        _make_attempts(self._stage.plain_url)
         self._cancel = self._app.tasks[CANCEL]
         try:
             yield
@@ -125,13 +152,56 @@ class PlainCelery(Contender):
         self._cancel.delay(order)
 
 
+class Peer(Contender):
+    """A queue of the peers' environment; its producer is a process there, which says itself when a call began."""
+
+    def __init__(self, stage: Stage, name: str) -> None:
+        super().__init__(stage)
+        self.name = name
+
+    def start(self) -> Group:
+        _make_attempts(self._stage.plain_url)
+        return self._process("work")
+
+    @contextmanager
+    def producer(self) -> Iterator[None]:
+        with self._process("produce", answers=True) as self._producer:
+            yield
+
+    def enqueue(self, order: int) -> None:
+        self.call(order)
+
+    def call(self, order: int) -> int:
+        return int(self._producer.ask(f"{order} 1", bound=ANSWER))
+
+    def enqueue_many(self, orders: range) -> None:
+        self._producer.ask(f"{orders.start} {len(orders)}", bound=ANSWER)
+
+    def _process(self, role: str, *, answers: bool = False) -> Group:
+        stage = self._stage
+        return Group(
+            ["bench.peers", self.name, role],
+            environment=stage.environment(
+                BENCH_REDIS_URL=stage.redis_url, BENCH_DATABASE_URL=stage.plain_url
+            ),
+            log=stage.home / f"{self.name}-{role}.log",
+            python=str(PEERS),
+            answers=answers,
+        )
+
+
 class Floor(Contender):
-    name = "the wire alone"
     takes_singles = False
+
+    def __init__(self, stage: Stage, name: str, kind: str) -> None:
+        super().__init__(stage)
+        self.name, self._kind = name, kind
 
     def start(self) -> Group:
         self._group = Group(
-            ["bench.floor"], environment=self._stage.environment(), log=self._stage.home / "floor.log"
+            ["bench.floor", self._kind],
+            environment=self._stage.environment(),
+            log=self._stage.home / "floor.log",
         )
         return self._group
 
@@ -144,3 +214,15 @@ class Floor(Contender):
 
     def enqueue_many(self, orders: range) -> None:
         self._group.say(f"{orders.start} {len(orders)}")
+
+
+def _make_attempts(url: str) -> None:
+    engine = plain_engine(url)
+    Base.metadata.create_all(engine)
+    engine.dispose()
+
+
+def _free_port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return int(unused.getsockname()[1])

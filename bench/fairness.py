@@ -15,7 +15,7 @@ from rich.table import Table
 
 from bench.contenders import Cancelq
 from bench.measure import BOUND, WARM_UP, wait_for_ends
-from bench.processes import BenchError, Group
+from bench.processes import BenchError, Workers
 from bench.stage import Stage, stage
 
 PER_SECOND = 70
@@ -38,31 +38,36 @@ class Waits:
 @click.command("fairness")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--seconds", type=click.IntRange(1), default=15, show_default=True, help="of load, each time")
-def fairness(rounds: int, seconds: int) -> None:
+@click.option(
+    "--per-second", "pace", type=click.IntRange(1), default=PER_SECOND, show_default=True, help="good orders"
+)
+def fairness(rounds: int, seconds: int, pace: int) -> None:
     """Exit 1 if stuck orders make the others wait longer than they may."""
     try:
         with stage() as parts:
-            found = [_round(parts, nth, PER_SECOND * seconds) for nth in range(rounds)]
+            found = [_round(parts, nth, pace * seconds, pace) for nth in range(rounds)]
     except BenchError as error:
         raise click.ClickException(str(error)) from None
-    if not show(found):
+    if not show(found, pace):
         raise SystemExit(1)
 
 
-def _round(parts: Stage, nth: int, good: int) -> Waits:
+def _round(parts: Stage, nth: int, good: int, pace: int) -> Waits:
     """Both loads beside one worker; which comes first changes from round to round."""
     contender = Cancelq(parts, **SHORT)
     found: dict[bool, tuple[float, ...]] = {}
     with contender.start() as worker, contender.producer():
-        _load(parts, contender, worker, good=WARM_UP, stuck=0)
+        _load(parts, contender, worker, good=WARM_UP, stuck=0, pace=pace)
         for with_stuck in (False, True) if nth % 2 == 0 else (True, False):
             click.echo(f"round {nth + 1}: {'with' if with_stuck else 'without'} stuck orders", err=True)
             stuck = round(good * STUCK_SHARE / (1 - STUCK_SHARE)) if with_stuck else 0
-            found[with_stuck] = _load(parts, contender, worker, good=good, stuck=stuck)
+            found[with_stuck] = _load(parts, contender, worker, good=good, stuck=stuck, pace=pace)
     return Waits(clean=found[False], with_stuck=found[True])
 
 
-def _load(parts: Stage, contender: Cancelq, worker: Group, *, good: int, stuck: int) -> tuple[float, ...]:
+def _load(
+    parts: Stage, contender: Cancelq, worker: Workers, *, good: int, stuck: int, pace: int
+) -> tuple[float, ...]:
     """Enqueue good ones at a steady pace, the stuck ones strewn in between; the waits of the good ones."""
     orders = parts.simulator.place(good)
     held = parts.simulator.place(stuck) if stuck else range(0)
@@ -70,9 +75,9 @@ def _load(parts: Stage, contender: Cancelq, worker: Group, *, good: int, stuck: 
     mixed = [*orders, *held]
     random.Random(good).shuffle(mixed)  # the same mixture each time
     calls: dict[int, int] = {}
-    begin, pace = time.monotonic(), PER_SECOND * len(mixed) / good
+    begin, all_pace = time.monotonic(), pace * len(mixed) / good
     for nth, order in enumerate(mixed):
-        time.sleep(max(0.0, begin + nth / pace - time.monotonic()))
+        time.sleep(max(0.0, begin + nth / all_pace - time.monotonic()))
         calls[order] = time.time_ns() // 1000
         contender.enqueue(order)
     at = parts.simulator.arrivals(orders, bound=BOUND, check=worker.check)
@@ -80,9 +85,9 @@ def _load(parts: Stage, contender: Cancelq, worker: Group, *, good: int, stuck: 
     return tuple((at[order] - calls[order]) / 1e3 for order in orders)
 
 
-def show(found: Sequence[Waits]) -> bool:
+def show(found: Sequence[Waits], pace: int) -> bool:
     """Print the table; whether the aim is met by the median of the rounds' ratios."""
-    table = Table(title=f"{PER_SECOND} good orders a second; {STUCK_SHARE:.0%} of all orders stuck or slow")
+    table = Table(title=f"{pace} good orders a second; {STUCK_SHARE:.0%} of all orders stuck or slow")
     for header in ("round", "p50 ms", "p50 ms, some stuck", "p99 ms", "p99 ms, some stuck", "p99 ratio"):
         table.add_column(header, justify="right")
     ratios = []

@@ -1,11 +1,11 @@
 """One contender's turn: a backlog, a burst, singles at a slow pace. Every wait is bounded."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bench.contenders import Contender
-from bench.processes import BenchError, Group
+from bench.processes import BenchError, Workers, cpu_seconds_by_name
 from bench.simulator import Simulator
 
 WARM_UP = 200
@@ -27,58 +27,79 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """What one turn measured; None where it does not apply."""
+class Backlog:
+    """What came of many that were due at once; None where it does not apply."""
 
     posts_per_second: float
     ends_per_second: float | None
-    cpu_ms: float | None  # of the worker's processes, per cancel of the backlog, proofs included
-    burst_seconds: float | None = None  # a burst the API's own way for many: first call → last on the wire
+    cpu_ms: float | None  # of the worker's processes, per cancel, proofs included
+    cpu_ms_by_name: dict[str, float] | None  # of all parts, servers, simulator and this process included
+
+    @property
+    def cpu_ms_of_all(self) -> float | None:
+        return None if self.cpu_ms_by_name is None else sum(self.cpu_ms_by_name.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What one turn measured; None where it does not apply."""
+
+    backlog: Backlog
+    burst_seconds: float  # a burst the API's own way for many: first call → last on the wire
     calls_seconds: float | None = None  # the same, one call each
     latencies_ms: tuple[float, ...] = ()  # one at a time, 20 a second: call → on the wire
 
 
 def turn(contender: Contender, simulator: Simulator, sizes: Sizes) -> Turn:
-    """Warm one worker up, then measure it."""
+    """Warm its workers up, then measure them."""
     with contender.start() as worker, contender.producer():
         _timed(contender, simulator, worker, WARM_UP, many=True)
-        posts, ends, cpu = _backlog(contender, simulator, worker, sizes.backlog)
-        if not contender.takes_singles:
-            return Turn(posts_per_second=posts, ends_per_second=ends, cpu_ms=cpu)
+        backlog = _backlog(contender, simulator, worker, sizes.backlog)
         burst = _timed(contender, simulator, worker, sizes.burst, many=True)
+        if not contender.takes_singles:
+            return Turn(backlog=backlog, burst_seconds=burst)
         # Without calls for many, a burst is as many single calls already.
         singly = contender.takes_many and _timed(contender, simulator, worker, sizes.burst, many=False)
         return Turn(
-            posts_per_second=posts,
-            ends_per_second=ends,
-            cpu_ms=cpu,
+            backlog=backlog,
             burst_seconds=burst,
             calls_seconds=singly or burst,
             latencies_ms=_singles(contender, simulator, worker, sizes.singles),
         )
 
 
-def _backlog(
-    contender: Contender, simulator: Simulator, worker: Group, size: int
-) -> tuple[float, float | None, float | None]:
-    """Everything is due before the worker may go on: POSTs/s, ends/s, CPU milliseconds per cancel."""
+def _backlog(contender: Contender, simulator: Simulator, worker: Workers, size: int) -> Backlog:
+    """Everything is due before the workers may go on."""
     orders = simulator.place(size)
     worker.freeze()
     contender.enqueue_many(orders)
-    cpu_before = worker.cpu_seconds()
+    own_before, all_before = worker.cpu_seconds(), cpu_seconds_by_name()
     worker.thaw()
     at = simulator.arrivals(orders, bound=BOUND, check=worker.check)
     first, last = min(at.values()), max(at.values())
     ended = wait_for_ends(contender, orders, worker.check)
-    cpu_after = worker.cpu_seconds()
-    return (
-        size / (last - first) * 1e6,
-        size / (ended - first) * 1e6 if ended is not None else None,
-        (cpu_after - cpu_before) / size * 1e3 if cpu_before is not None and cpu_after is not None else None,
+    own, of_all = worker.cpu_seconds(), cpu_seconds_by_name()
+    return Backlog(
+        posts_per_second=size / (last - first) * 1e6,
+        ends_per_second=size / (ended - first) * 1e6 if ended is not None else None,
+        cpu_ms=_per_cancel(own_before, own, size),
+        cpu_ms_by_name=_each_per_cancel(all_before, of_all, size),
     )
 
 
-def _timed(contender: Contender, simulator: Simulator, worker: Group, size: int, *, many: bool) -> float:
+def _per_cancel(before: float | None, after: float | None, size: int) -> float | None:
+    return (after - before) / size * 1e3 if before is not None and after is not None else None
+
+
+def _each_per_cancel(
+    before: Mapping[str, float] | None, after: Mapping[str, float] | None, size: int
+) -> dict[str, float] | None:
+    if before is None or after is None:
+        return None
+    return {name: (spent - before.get(name, 0.0)) / size * 1e3 for name, spent in after.items()}
+
+
+def _timed(contender: Contender, simulator: Simulator, worker: Workers, size: int, *, many: bool) -> float:
     """So many at once: seconds from before the first call to the last on the wire."""
     orders = simulator.place(size)
     begun = _micros()
@@ -92,14 +113,13 @@ def _timed(contender: Contender, simulator: Simulator, worker: Group, size: int,
     return (max(at.values()) - begun) / 1e6
 
 
-def _singles(contender: Contender, simulator: Simulator, worker: Group, size: int) -> tuple[float, ...]:
+def _singles(contender: Contender, simulator: Simulator, worker: Workers, size: int) -> tuple[float, ...]:
     orders = simulator.place(size)
     calls: dict[int, int] = {}
     begin = time.monotonic()
     for nth, order in enumerate(orders):
         time.sleep(max(0.0, begin + nth / PER_SECOND - time.monotonic()))
-        calls[order] = _micros()
-        contender.enqueue(order)
+        calls[order] = contender.call(order)
     at = simulator.arrivals(orders, bound=BOUND, check=worker.check)
     return tuple((at[order] - call) / 1e3 for order, call in calls.items())
 

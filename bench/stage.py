@@ -10,9 +10,10 @@ from pathlib import Path
 
 from bench.simulator import Simulator, running_simulator
 from tests.parts.databases import Unavailable, running_postgres
-from worker.audit.schema import migrate
-from worker.embedded.valkey import celery_url, ensure
+from worker.audit.migrating import migrate
+from worker.embedded.valkey import ensure
 from worker.ledger.client import Ledger
+from worker.ledger.connection import broker_settings
 
 TOKEN = "bench-token"
 LEDGER = "cancelq"
@@ -31,7 +32,7 @@ class Stage:
 
     @property
     def broker_url(self) -> str:
-        return celery_url(self.redis_url)
+        return str(broker_settings(self.redis_url)["broker_url"])
 
     def environment(self, **settings: str) -> dict[str, str]:
         """Nothing of the caller's own configuration: no real exchange, and no proxy in front of the simulator."""
@@ -43,6 +44,7 @@ class Stage:
             "CANCELQ_DATABASE_URL": self.audit_url,
             "CANCELQ_EXCHANGE_URL": self.simulator.url,
             "CANCELQ_ACCESS_TOKEN": TOKEN,
+            "CANCELQ_RATE_LIMIT": "",  # a run makes more calls than an hour allows
             **settings,
         }
 
@@ -68,9 +70,10 @@ def stage() -> Iterator[Stage]:
 
 
 def _databases(home: Path, parts: ExitStack) -> tuple[str, str, str]:
-    """One for the audit, one for plain Celery's rows, on the same server."""
+    """One for the audit, one for the others' rows, on the same server."""
     try:
-        server = parts.enter_context(running_postgres())
+        # Some queues live in tables; 64 connections of one contender may close while another opens its own.
+        server = parts.enter_context(running_postgres(autovacuum="on", max_connections="200"))
     except (Unavailable, OSError) as error:
         print(f"PostgreSQL cannot be started ({error}); SQLite serves all contenders.")
         return f"sqlite:///{home / 'audit.sqlite3'}", f"sqlite:///{home / 'plain.sqlite3'}", "SQLite"

@@ -48,9 +48,10 @@ def test_keys_do_not_grow_with_finished_jobs(
             assert {receipt.status for receipt in queue.cancel_many(wishes)} == {"accepted"}
             queue.cancel(order_id=start + 1)  # a joiner
             assert work_off(ledger) == ROUND
-            if start == JOBS // 2:
-                most_keys, most_memory = redis.dbsize(), redis.info("memory")["used_memory"]
-        # Lives overlap by seconds: the second half needed no more room than the first.
+            if start <= JOBS // 2:
+                most_keys = max(most_keys, redis.dbsize())
+                most_memory = max(most_memory, redis.info("memory")["used_memory"])
+        # Lives overlap by seconds: the second half needed no more room than the first, at whatever pace.
         assert redis.dbsize() < 2 * most_keys + 3 * ROUND
         assert redis.info("memory")["used_memory"] < 2 * most_memory
         eventually(

@@ -9,7 +9,7 @@ from uuid import uuid4
 import click
 
 from worker.cli.moments import Moment
-from worker.cli.reach import named, reached_audit, reached_ledger, show_live, who
+from worker.cli.reach import by_option, named, reached_audit, reached_ledger, show_live
 from worker.errors import ConfigError, Refused
 from worker.gaps import Gap, reached
 from worker.settings import Settings, load_settings
@@ -39,14 +39,7 @@ def _told(_ctx: click.Context, _param: click.Parameter, text: str) -> str:
 @click.option(
     "--deadline", type=click.FloatRange(min=0), metavar="SECONDS", help="no POST after so many seconds"
 )
-@click.option(
-    *("--by", "by"),
-    metavar="NAME",
-    default=who,
-    callback=named,
-    show_default="user@host",
-    help="who does this",
-)
+@by_option
 def redrive(job_ids: tuple[str, ...], **options: Any) -> None:
     """Ask again for cancels that ended refused or unresolved: a new job each, which reads the order first.
 

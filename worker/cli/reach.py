@@ -53,18 +53,20 @@ def named(_ctx: click.Context, _param: click.Parameter, text: str | None) -> str
     return text
 
 
+by_option = click.option(
+    *("--by", "by"),
+    metavar="NAME",
+    default=who,
+    callback=named,
+    show_default="user@host",
+    help="who does this",
+)
+
+
 def signed(command: Any) -> Any:
     """The options that put a name to what a person does with the ledger."""
     because = click.option("--because", metavar="TEXT", callback=named, help="why; kept in the audit")
-    by = click.option(
-        *("--by", "by"),
-        metavar="NAME",
-        default=who,
-        callback=named,
-        show_default="user@host",
-        help="who does this",
-    )
-    return by(because(command))
+    return by_option(because(command))
 
 
 @contextmanager

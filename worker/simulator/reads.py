@@ -6,7 +6,7 @@ from typing import Any
 from . import wire
 from .book import Command, Fill, Order, Report
 from .moments import iso, now
-from .steps import NATURAL, Step
+from .steps import NATURAL, ReadKind, Step
 from .wire import Answer
 from .world import World
 
@@ -148,17 +148,11 @@ def fill_ldeps(world: World, query: Query) -> Found:
 
 
 def _fills(world: World, order_ids: Iterable[int]) -> Found:
-    """The fills of these orders that the lag already shows; one order's bad step spoils the whole answer."""
-    rows, bad = [], NATURAL
-    for order_id in order_ids:
-        order = world.book.placed(order_id)
-        if order is not None:
-            step = world.read_step(order, "fill")
-            bad = bad if step is NATURAL or step.shows else step
-            moment = now() - world.book.lag(order)
-            seen = [fill_json(order, fill) for fill in order.fills if fill.at <= moment]
-            rows += [changed for row in seen for changed in _shown(row, step)]
-    return _said(bad, lambda: rows)
+    def rows(order: Order, step: Step, moment: float) -> Iterable[dict[str, Any]]:
+        seen = [fill_json(order, fill) for fill in order.fills if fill.at <= moment]
+        return [changed for row in seen for changed in _shown(row, step)]
+
+    return _of_orders(world, order_ids, "fill", rows)
 
 
 def account_list(world: World, query: Query) -> Found:
@@ -175,16 +169,28 @@ def _seen(world: World, query: Query) -> set[str]:
 
 
 def _commands(world: World, order_ids: Iterable[int]) -> Found:
-    """All commands of these orders that the lag already shows; one order's bad step spoils the whole answer."""
-    rows, bad = [], NATURAL
+    def rows(order: Order, _step: Step, moment: float) -> Iterable[dict[str, Any]]:
+        done = [command_json(order, c, moment) for c in order.commands if c.at <= moment]
+        return [new_command_json(order), *done]
+
+    return _of_orders(world, order_ids, "command", rows)
+
+
+def _of_orders(
+    world: World,
+    order_ids: Iterable[int],
+    kind: ReadKind,
+    rows_of: Callable[[Order, Step, float], Iterable[dict[str, Any]]],
+) -> Found:
+    """What these orders have that the lag already shows; one order's bad step spoils the whole answer."""
+    rows: list[dict[str, Any]] = []
+    bad = NATURAL
     for order_id in order_ids:
         order = world.book.placed(order_id)
         if order is not None:
-            step = world.read_step(order, "command")
+            step = world.read_step(order, kind)
             bad = bad if step is NATURAL or step.shows else step
-            moment = now() - world.book.lag(order)
-            rows += [new_command_json(order)]
-            rows += [command_json(order, c, moment) for c in order.commands if c.at <= moment]
+            rows += rows_of(order, step, now() - world.book.lag(order))
     return _said(bad, lambda: rows)
 
 

@@ -6,7 +6,7 @@ A change is written down with its moment, which may lie ahead: no timers. The fi
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Literal
 
@@ -178,6 +178,8 @@ class Book:
             return refusal
         starts = moment + wish.starts_in
         command = Command(next(self._command_ids), moment, starts + wish.settle, wish.labels)
+        for older in order.commands:
+            _tell_by(older, moment)
         order.commands = [*order.commands, command]
         self.commands[command.id] = (order, command)
         self._witness("command", {"id": order.id, "command_id": command.id})
@@ -272,6 +274,13 @@ def refusal_of(status: str) -> Ruling | None:
     if status == "Unknown":
         return Ruling(reason="UnknownReason", text="The state of the order is not known")
     return None
+
+
+def _tell_by(command: Command, moment: float) -> None:
+    """What came to nothing unseen is told at the latest when the order's next command is taken up."""
+    if command.reason is not None and command.ends_at > moment:
+        command.ends_at = moment
+        command.reports = [replace(report, at=min(report.at, moment)) for report in command.reports]
 
 
 def _moment_of(change: Change) -> float:

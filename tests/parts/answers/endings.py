@@ -52,7 +52,7 @@ REPORTS = (
     ),
     Case(
         "a report on an older command",
-        [LOCKED | {"quiet": True, "settle": 8.5}, {"settle": 0}],
+        [LOCKED | {"quiet": True, "settle": 60}, {"settle": 0}],  # told once the second one is taken up
         [ACCEPTED, ACCEPTED],
         evidence="order_read Canceled",
         order=shows(WORKING, repeat=11),

@@ -328,6 +328,8 @@ class Shift:
 
     def _decided(self, pursuit: Pursuit) -> None:
         reached(Gap.REPLY_ON_DISK)
+        # Its Future knows whom to call, so the two would keep each other until the collector comes: a worker grew by that.
+        pursuit.recording = None
         if pursuit.decision is not None:
             self._settler.put(
                 Decided(

@@ -94,6 +94,14 @@ def test_a_job_claimed_again_shows_what_its_last_holder_wrote(door: Door, ledger
     assert (status["attempts"], status["reason"], status["commandId"]) == (2, "TooLate", LARGEST)
 
 
+def test_a_holder_is_told_whether_the_audit_has_the_job_already(door: Door, ledger: Ledger) -> None:
+    known, unknown, gone = (JobId(door.enqueue(order)["jobId"]) for order in (1, 2, 3))
+    door.redis.delete(door.key(f"job:{gone}"))
+    assert ledger.registered([(known, 0), (gone, 0)]) == [gone]
+    assert {job.id: job.recorded for job in claim(ledger).jobs} == {known: True, unknown: False}
+    assert not door.redis.exists(door.key(f"job:{gone}"))
+
+
 def test_a_field_of_none_is_removed(door: Door, ledger: Ledger) -> None:
     job_id = door.enqueue(1)["jobId"]
     claim(ledger)

@@ -1,7 +1,6 @@
 """Runs one Celery worker process around a WorkerProcess, from the first check to the last commit."""
 
 import gc
-import sys
 import threading
 import warnings
 from typing import Any
@@ -30,8 +29,6 @@ class BellWorker(Worker):  # type: ignore[misc]
 
 def serve(settings: Settings, redis_url: str, ending: Ending) -> int:
     """Work until SIGTERM or SIGINT; the exit code of the process."""
-    # Twelve threads share this process; a short switch interval lets a woken sender run at once.
-    sys.setswitchinterval(0.001)
     process = WorkerProcess(settings, redis_url=redis_url, database_url=audit_url(settings))
     try:
         process.start()

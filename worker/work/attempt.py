@@ -150,7 +150,7 @@ class Attempts:
             body=pursuit.body.decode(),
         )
         reached(Gap.START_DUE)
-        return [job_fact(job), start] if attempt == 1 else [start]
+        return [start] if job.recorded or attempt > 1 else [job_fact(job), start]
 
     def _record(self, job: Job, reply: Reply, verdict: Verdict) -> Recording:
         """Hand both rows to the audit; nobody waits for them here."""

@@ -109,7 +109,10 @@ class Settler:
         except Exception:
             log.exception("settle.broke", jobs=[d.job.id for d in batch])
         finally:
-            self._crew.hand.drop((d.job.id, d.claim) for d in batch)
+            self._let_go(batch)
+
+    def _let_go(self, batch: Iterable[Decided]) -> None:
+        self._crew.hand.drop((d.job.id, d.claim) for d in batch)
 
     def _settle(self, batch: list[Decided]) -> None:
         reached(Gap.DECIDED)
@@ -140,6 +143,7 @@ class Settler:
             return
         done = self._ledger_calls(self._crew.ledger.settle, settlements)
         reached(Gap.SETTLED)
+        self._let_go(batch)  # at once: a renewal of what is settled would look for it as lost
         for decided, settlement, held in zip(batch, settlements, done, strict=True):
             if held:
                 self._wake_at(settlement.delay)
@@ -170,6 +174,7 @@ class Settler:
         if finishing:
             self._ledger_calls(self._crew.ledger.finish, finishing)
             reached(Gap.FINISHED)
+            self._let_go(d for d, _ in on_disk)
         for d, end in on_disk:
             self._crew.tell(_settled(replace(d, decision=end), finished_at))
             log.info(
@@ -259,7 +264,7 @@ def _outcome_facts(decided: Decided, end: End, joiners: Sequence[Joiner], at: da
     outcome = outcome_fact(
         job.id, end.outcome, evidence=end.evidence_text, filled_qty=end.memory.filled_qty, finished_at=at
     )
-    never_written = [job_fact(job)] if job.attempts == 0 else []
+    never_written = [job_fact(job)] if job.attempts == 0 and not job.recorded else []
     return [*never_written, *(request_fact(job.id, joiner) for joiner in joiners), outcome]
 
 

@@ -15,13 +15,16 @@ local function unregistered(keys, args)
   return found
 end
 
--- cancelq_registered: the audit has these jobs with so many joiners; a joiner that came since keeps its job listed.
+-- cancelq_registered: the audit has these jobs with so many joiners; a joiner that came since keeps its job listed. A job
+-- that is still here notes it ("recorded"): no start row brings its row again.
 -- Keys: prefix. Arguments: job id, joiners seen, ... Reply: the jobs that the ledger does not have any more.
 local function registered(keys, args)
   local prefix, gone = keys[1], {}
   for i = 1, #args, 2 do
     if redis.call('EXISTS', job_key(prefix, args[i])) == 0 then
       gone[#gone + 1] = args[i]
+    else
+      write('HSET', job_key(prefix, args[i]), 'recorded', '1')
     end
     if redis.call('LLEN', joiners_key(prefix, args[i])) == tonumber(args[i + 1]) then
       write('ZREM', prefix .. ':unregistered', args[i])

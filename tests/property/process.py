@@ -125,6 +125,10 @@ class SteppedAudit:
             answer.set_exception(error)
         return answer
 
+    def wait(self, answer: "Future[list[Stored]]", *, timeout: timedelta) -> list[Stored]:
+        """Of a retry in hand; what was submitted has its answer by then."""
+        return answer.result(timeout=0)
+
     def commit(self, facts: Sequence[Fact], *, timeout: timedelta = timedelta(0)) -> list[Stored]:
         if not facts:
             return []

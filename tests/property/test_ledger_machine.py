@@ -327,7 +327,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _nothing_broke(self) -> None:
         broken = [entry for entry in self.said if entry.get("exception") or entry["event"].endswith("broke")]
-        assert not broken
+        assert not broken, broken
 
     # --- how it ends
 

@@ -1,7 +1,6 @@
 """Whatever comes over the wire: it has one meaning, and a job that meets it ends, honestly."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import cycle
 from typing import Any
@@ -146,7 +145,7 @@ def test_every_job_ends_and_claims_only_what_it_read(
         if job.step is Step.POST and may_post(job, POLICY, now):
             _check_post(job, last, unread, now)
             now += timedelta(milliseconds=20)
-            job, last = replace(job, attempts=job.attempts + 1), next(said)
+            job, last = job._replace(attempts=job.attempts + 1), next(said)
             unread = unread + 1 if last.meaning is Meaning.TRANSIENT else 0
             decision: Any = after_reply(job, last, POLICY, now)
         elif job.step is Step.POST:
@@ -156,7 +155,7 @@ def test_every_job_ends_and_claims_only_what_it_read(
             decision = after_read(job, last, POLICY, now)
         if not isinstance(decision, Again):
             return _check_end(decision, last)
-        job = replace(job, step=decision.step, memory=decision.memory)
+        job = job._replace(step=decision.step, memory=decision.memory)
         now += max(decision.delay, timedelta(milliseconds=1))
     raise AssertionError("no end")
 

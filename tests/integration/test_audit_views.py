@@ -1,6 +1,5 @@
 """The published views: exactly the contract's columns, same meaning on both databases."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -217,7 +216,7 @@ def test_a_persons_newest_finding_stands_beside_the_outcome(audit_engine: Engine
 
 
 def test_what_people_did_is_one_list(audit_engine: Engine) -> None:
-    redriven = replace(a_job("job-2"), redrive_of=JobId("job-1"))
+    redriven = a_job("job-2")._replace(redrive_of=JobId("job-1"))
     facts = [job_fact(a_job()), job_fact(redriven), a_finding(after=2000), an_action(after=1000)]
     record(audit_engine, *facts)
     found = sorted(rows(audit_engine, "audit_actions"), key=lambda row: str(row["acted_at"]))

@@ -21,7 +21,7 @@ def uncompare(door: Door) -> None:
 
 
 def lost(name: str = "lost", *, attempts: int = 0, delay: timedelta = NO_TIME) -> Restored:
-    job = replace(a_job(name, account="default", deadline=None), attempts=attempts)
+    job = a_job(name, account="default", deadline=None)._replace(attempts=attempts)
     return Restored(job=job, joiners=(), delay=delay)
 
 

@@ -1,7 +1,6 @@
 """Functions do not roll back: an error after any single write must leave a ledger that mends itself."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -300,7 +299,7 @@ def test_a_broken_sweep_gives_no_job_away_that_its_holder_still_has(scenes: Iter
 
 def a_lost_job() -> Restored:
     """As the audit knows it: joined, once sent, with a deadline."""
-    job = replace(a_job("lost", deadline=datetime(2031, 1, 1, tzinfo=UTC)), attempts=1)
+    job = a_job("lost", deadline=datetime(2031, 1, 1, tzinfo=UTC))._replace(attempts=1)
     return Restored(job=job, joiners=(a_joiner(deadline=datetime(2032, 1, 1, tzinfo=UTC)),), delay=NO_TIME)
 
 
@@ -331,7 +330,7 @@ def test_a_broken_fall_back_leads_to_a_look_first(scenes: Iterator[Scene]) -> No
         return str(scene.door.enqueue(123, account="DEMO1")["jobId"])
 
     def ahead(job_id: str) -> Restored:
-        return Restored(job=replace(a_job(job_id), attempts=1), joiners=(), delay=NO_TIME)
+        return Restored(job=a_job(job_id)._replace(attempts=1), joiners=(), delay=NO_TIME)
 
     def check(scene: Scene, job_id: str) -> None:
         scene.ledger.restore("me", LEASE, [ahead(job_id)])

@@ -1,7 +1,6 @@
 """`cancelq why` tells what the audit holds, so that a person at 3 a.m. understands it."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine
@@ -187,7 +186,7 @@ def test_an_open_job_without_a_ledger_says_that_more_is_not_known(why: Why, audi
 
 
 def test_a_redrive_is_told_from_both_sides(why: Why, audit_engine: Engine) -> None:
-    redrive = replace(a_job("job-2", requested_by="alice"), redrive_of=JobId("job-1"), enqueued_at=at(9000))
+    redrive = a_job("job-2", requested_by="alice")._replace(redrive_of=JobId("job-1"), enqueued_at=at(9000))
     record(
         audit_engine,
         job_fact(a_job()),
@@ -286,7 +285,7 @@ def test_a_pause_that_was_over_before_a_later_job_is_not_told_of_it(why: Why, au
         job_fact(a_job()),
         *(an_action("p", after=100), an_action("r", Steering.RESUME, after=200)),
         an_outcome(after=1000),
-        job_fact(replace(a_job("job-2"), enqueued_at=at(5000))),
+        job_fact(a_job("job-2")._replace(enqueued_at=at(5000))),
     )
     first, second = why.jobs("123")
     assert (kinds(first["events"]), kinds(second["events"])) == (

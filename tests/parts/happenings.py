@@ -1,7 +1,5 @@
 """What a worker would tell those who watch it, for one job. Times are counted from NOON."""
 
-from dataclasses import replace
-
 from tests.parts.cancels import a_job, answered, at
 from worker.clock import to_micros
 from worker.job import Evidence, Job, JobId, Memory, Outcome, Step
@@ -15,7 +13,7 @@ MEMORY = Memory(first_sent_at=to_micros(at(4)), last_answer_at=to_micros(at(34.5
 
 
 def named(name: str, attempts: int = 1) -> Job:
-    return replace(a_job(name), id=JobId(name), attempts=attempts, memory=MEMORY)
+    return a_job(name)._replace(id=JobId(name), attempts=attempts, memory=MEMORY)
 
 
 def claimed(*jobs: Job) -> Claimed:

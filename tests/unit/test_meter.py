@@ -1,6 +1,5 @@
 """What is counted and timed, and that no label comes from outside."""
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -29,7 +28,7 @@ def sums(meter: Meter) -> dict[str, float]:
 
 def test_each_stage_of_a_cancel_is_timed(meter: Meter) -> None:
     job = named("job-1")
-    fresh = claimed(replace(job, memory=Memory()))
+    fresh = claimed(job._replace(memory=Memory()))
     for happening in (fresh, replied(job), ended(job)):
         meter(happening)
     assert sums(meter) == {"claim": 0.002, "wire": 0.001, "answer": 0.0305, "proof": 0.9695, "whole": 1.004}
@@ -37,7 +36,7 @@ def test_each_stage_of_a_cancel_is_timed(meter: Meter) -> None:
 
 def test_a_later_claim_of_a_job_is_not_its_first(meter: Meter) -> None:
     job = named("job-1")
-    meter(claimed(replace(job, memory=Memory(first_claim_at=1))))
+    meter(claimed(job._replace(memory=Memory(first_claim_at=1))))
     assert sums(meter) == {}
 
 

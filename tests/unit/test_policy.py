@@ -90,7 +90,7 @@ def test_with_confirmation_off_an_accepted_cancel_ends_as_accepted() -> None:
 
 def test_an_armed_cancel_is_read_only_after_its_activation() -> None:
     armed = job()
-    armed = replace(armed, request=replace(armed.request, activation_time=NOW + 9 * SECOND))
+    armed = armed._replace(request=replace(armed.request, activation_time=NOW + 9 * SECOND))
     assert again(after_reply(armed, said(command_id=7), POLICY, NOW)).delay > 9 * SECOND
 
 
@@ -111,7 +111,7 @@ def test_waits_double_up_to_the_rule_s_longest() -> None:
 def test_a_read_that_finds_the_order_open_does_not_make_the_next_wait_short_again() -> None:
     stuck = job(transients=6, transient_replies=3)
     read = again(after_read(stuck, sight(OrderState.OPEN), POLICY, NOW))
-    stuck = replace(stuck, memory=read.memory)
+    stuck = stuck._replace(memory=read.memory)
     decision = again(after_reply(stuck, said("AnotherCommandPending"), POLICY, NOW))
     assert (decision.step, decision.delay) == (Step.POST, timedelta(milliseconds=1920))
 
@@ -184,7 +184,7 @@ def test_a_closed_session_is_read_at_once_posted_to_slowly_and_costs_no_budget()
     waited = (decision.memory.first_claim_at or 0) - (before.memory.first_claim_at or 0)
     assert (decision.step, decision.delay) == (Step.RECONCILE, timedelta(milliseconds=100))
     assert timedelta(microseconds=waited) == 60 * SECOND
-    closed = replace(before, memory=decision.memory, step=Step.RECONCILE)
+    closed = before._replace(memory=decision.memory, step=Step.RECONCILE)
     later, open_again = NOW + 20 * SECOND, NOW + 60 * SECOND
     wait = again(after_read(closed, sight(OrderState.OPEN, at=later), POLICY, later))
     go = again(after_read(closed, sight(OrderState.OPEN, at=open_again), POLICY, open_again))
@@ -194,7 +194,7 @@ def test_a_closed_session_is_read_at_once_posted_to_slowly_and_costs_no_budget()
 def test_a_closed_session_is_not_waited_for_beyond_the_deadline() -> None:
     asked = job(deadline=NOW + 5 * SECOND)
     decision = again(after_reply(asked, said("SessionClosed"), POLICY, NOW))
-    closed = replace(asked, memory=decision.memory, step=Step.RECONCILE)
+    closed = asked._replace(memory=decision.memory, step=Step.RECONCILE)
     seen = again(after_read(closed, sight(OrderState.OPEN, at=NOW + SECOND), POLICY, NOW + SECOND))
     late = NOW + 5 * SECOND
     decided = end(after_read(closed, sight(OrderState.OPEN, at=late, status="Working"), POLICY, late))
@@ -210,14 +210,14 @@ def test_a_closed_session_is_forgotten_with_the_next_answer() -> None:
 def test_a_ticket_is_kept_for_the_next_post_only() -> None:
     ticket = replace(said(), meaning=Meaning.THROTTLED, rule="body:p-ticket", ticket="t", penalty=2 * SECOND)
     first = again(after_reply(job(), ticket, POLICY, NOW))
-    later = again(after_reply(replace(job(), memory=first.memory), said("TooLate"), POLICY, NOW))
+    later = again(after_reply(job()._replace(memory=first.memory), said("TooLate"), POLICY, NOW))
     assert (first.delay, first.memory.ticket, later.memory.ticket) == (2 * SECOND, "t", "")
     assert hold_of(ticket, POLICY) == Hold(span=2 * SECOND, lockout=False)
 
 
 def test_the_second_401_is_this_order_s_refusal() -> None:
     first = again(after_reply(job(), said(status=401), POLICY, NOW))
-    second = again(after_reply(replace(job(), memory=first.memory), said(status=401), POLICY, NOW))
+    second = again(after_reply(job()._replace(memory=first.memory), said(status=401), POLICY, NOW))
     assert (first.memory.pursuit, second.memory.pursuit) == (Meaning.UNAUTHORIZED, Meaning.REFUSED)
 
 
@@ -269,7 +269,7 @@ def test_the_patience_with_an_armed_cancel_counts_from_its_activation() -> None:
     def armed(since: int) -> Job:
         at = to_micros(NOW - 60 * SECOND)
         first = job(pursuit="accepted", last_answer_at=at, first_claim_at=to_micros(NOW), step=Step.CONFIRM)
-        return replace(first, request=replace(first.request, activation_time=NOW - since * SECOND))
+        return first._replace(request=replace(first.request, activation_time=NOW - since * SECOND))
 
     assert again(after_read(armed(4), sight(OrderState.OPEN), POLICY, NOW)).step is Step.CONFIRM
     assert again(after_read(armed(5), sight(OrderState.OPEN), POLICY, NOW)).step is Step.POST
@@ -399,7 +399,7 @@ def test_an_order_that_is_missing_twice_is_never_gone(acted: bool, outcome: Outc
     at = to_micros(NOW - 3 * SECOND)
     once = job(pursuit="ambiguous", last_answer_at=at, maybe_acted=acted, step=Step.RECONCILE)
     first = again(after_read(once, sight(OrderState.MISSING), POLICY, NOW))
-    second = end(after_read(replace(once, memory=first.memory), sight(OrderState.MISSING), POLICY, NOW))
+    second = end(after_read(once._replace(memory=first.memory), sight(OrderState.MISSING), POLICY, NOW))
     assert (second.outcome, second.evidence) == (outcome, Evidence.ORDER_NOT_FOUND)
 
 

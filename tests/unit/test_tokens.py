@@ -1,7 +1,6 @@
 """What no budget counts, what an answer for a token means, and when the present token is given up. No I/O."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -73,7 +72,7 @@ def test_a_bad_request_is_tried_again_once_a_newer_token_was_proven(proven_by: i
     refused = again(after_reply(job(), said(status=400), POLICY, NOW))
     memory = token_proven(token_refused(refused.memory, 2), proven_by)
     later = NOW + 3 * SECOND
-    decision = after_read(replace(job(), memory=memory), sight(OrderState.OPEN, at=later), POLICY, later)
+    decision = after_read(job()._replace(memory=memory), sight(OrderState.OPEN, at=later), POLICY, later)
     assert (isinstance(decision, Again) and decision.step is Step.POST) is posted
     assert posted or end(decision).outcome is Outcome.REFUSED
 

@@ -15,7 +15,7 @@ from worker.verdict import OrderState
 
 def armed_job(armed: datetime, attempts: int = 1) -> Job:
     asked = job(attempts)
-    return replace(asked, request=replace(asked.request, activation_time=armed))
+    return asked._replace(request=replace(asked.request, activation_time=armed))
 
 
 # ---------------------------------------------------------------------------------------- the daily reset
@@ -27,7 +27,7 @@ LOOK = EVE + timedelta(minutes=2)
 def test_no_wait_leads_past_the_daily_reset_unread() -> None:
     closed = job(shut_outs=5)
     decision = again(after_reply(closed, said("SessionClosed"), POLICY, EVE))
-    shut = replace(closed, memory=decision.memory, step=Step.RECONCILE)
+    shut = closed._replace(memory=decision.memory, step=Step.RECONCILE)
     wait = again(after_read(shut, sight(OrderState.OPEN, at=EVE), POLICY, EVE))
     assert (wait.step, wait.delay) == (Step.RECONCILE, LOOK - EVE)
     after = again(after_read(shut, sight(OrderState.OPEN, at=LOOK), POLICY, LOOK))
@@ -45,7 +45,7 @@ def test_what_is_armed_for_after_the_reset_is_looked_at_before_and_then_left_alo
     before = armed_job(armed)
     decision = again(after_reply(before, said(command_id=1), POLICY, EVE))
     assert decision.delay == LOOK - EVE
-    held = replace(before, memory=decision.memory, step=Step.CONFIRM)
+    held = before._replace(memory=decision.memory, step=Step.CONFIRM)
     after = again(after_read(held, sight(OrderState.OPEN, at=LOOK), POLICY, LOOK))
     assert LOOK + after.delay == armed
 
@@ -65,7 +65,7 @@ def test_waits_for_a_session_grow_from_half_a_minute_to_five() -> None:
     for _ in range(6):
         decision = again(after_reply(asked, said("SessionClosed"), POLICY, NOW))
         waits.append(from_micros(decision.memory.not_before or 0) - NOW)
-        asked = replace(asked, memory=decision.memory, attempts=asked.attempts + 1)
+        asked = asked._replace(memory=decision.memory, attempts=asked.attempts + 1)
     assert waits == [s * SECOND for s in (30, 60, 120, 240, 300, 300)]
 
 
@@ -73,7 +73,7 @@ def test_waits_for_a_session_grow_from_half_a_minute_to_five() -> None:
 
 
 def test_a_pending_command_after_an_unknown_counts_as_delivered() -> None:
-    unknown = replace(job(), memory=again(after_reply(job(), UNANSWERED, POLICY, NOW)).memory)
+    unknown = job()._replace(memory=again(after_reply(job(), UNANSWERED, POLICY, NOW)).memory)
     decision = again(after_reply(unknown, said("AnotherCommandPending"), POLICY, NOW))
     assert (decision.step, decision.memory.pursuit) == (Step.CONFIRM, Meaning.ACCEPTED)
     plain = again(after_reply(job(), said("AnotherCommandPending"), POLICY, NOW))
@@ -82,9 +82,9 @@ def test_a_pending_command_after_an_unknown_counts_as_delivered() -> None:
 
 def test_an_unknown_is_as_old_as_its_first_lost_answer_and_ends_with_a_read() -> None:
     first = again(after_reply(job(), UNANSWERED, POLICY, NOW)).memory
-    second = again(after_reply(replace(job(), memory=first), UNANSWERED, POLICY, NOW + SECOND)).memory
+    second = again(after_reply(job()._replace(memory=first), UNANSWERED, POLICY, NOW + SECOND)).memory
     assert second.unknown_since == to_micros(NOW)
-    unknown = replace(job(step=Step.RECONCILE), memory=second)
+    unknown = job(step=Step.RECONCILE)._replace(memory=second)
     for state in OrderState:
         if state in {OrderState.UNREAD, OrderState.UNCLEAR}:
             assert after_read(unknown, sight(state), POLICY, NOW).memory.unknown_since is not None
@@ -92,8 +92,8 @@ def test_an_unknown_is_as_old_as_its_first_lost_answer_and_ends_with_a_read() ->
 
 
 def test_one_of_our_own_commands_at_the_exchange_is_an_acceptance() -> None:
-    unknown = replace(
-        job(step=Step.RECONCILE), memory=again(after_reply(job(), UNANSWERED, POLICY, NOW)).memory
+    unknown = job(step=Step.RECONCILE)._replace(
+        memory=again(after_reply(job(), UNANSWERED, POLICY, NOW)).memory
     )
     late = NOW + 2 * SECOND
     found = replace(sight(OrderState.OPEN, at=late), command_id=7)
@@ -109,13 +109,13 @@ def test_a_ticket_is_redeemed_with_the_very_body_that_it_was_given_for() -> None
     ticket = replace(said(), meaning=Meaning.THROTTLED, rule="body:p-ticket", ticket="t", penalty=SECOND)
     armed = NOW + 60 * SECOND
     asked = armed_job(armed, attempts=3)
-    penalised = replace(asked, memory=again(after_reply(asked, ticket, POLICY, NOW)).memory)
-    widened = replace(penalised, request=replace(penalised.request, activation_time=None))
+    penalised = asked._replace(memory=again(after_reply(asked, ticket, POLICY, NOW)).memory)
+    widened = penalised._replace(request=replace(penalised.request, activation_time=None))
     body = json.loads(cancel_body(widened, 4))
     assert body == json.loads(cancel_body(asked, 3)) | {"p-ticket": "t"}
-    again_penalised = again(after_reply(replace(widened, attempts=4), ticket, POLICY, NOW)).memory
+    again_penalised = again(after_reply(widened._replace(attempts=4), ticket, POLICY, NOW)).memory
     assert (again_penalised.ticket_of, again_penalised.ticket_armed) == (3, to_micros(armed))
-    done = again(after_reply(replace(widened, attempts=4), said(command_id=1), POLICY, NOW)).memory
+    done = again(after_reply(widened._replace(attempts=4), said(command_id=1), POLICY, NOW)).memory
     assert (done.ticket_of, done.armed_for) == (0, to_micros(armed))
 
 
@@ -123,5 +123,5 @@ def test_each_attempt_has_a_label_of_its_own_unless_the_producer_gave_one() -> N
     labels = {json.loads(cancel_body(job(), attempt))["clOrdId"] for attempt in (1, 2, 3)}
     assert len(labels) == 3
     assert all(len(label) <= 64 for label in labels)
-    named = replace(job(), request=replace(job().request, cl_ord_id="mine"))
+    named = job()._replace(request=replace(job().request, cl_ord_id="mine"))
     assert json.loads(cancel_body(named, 2))["clOrdId"] == "mine"

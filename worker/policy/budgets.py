@@ -1,6 +1,6 @@
 """Whether a job may be POSTed (again), and what does not count against its budgets."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from worker.clock import from_micros, span_micros, to_micros
@@ -42,8 +42,8 @@ def resumed(memory: Memory, now: datetime, idle: Idle) -> Memory:
     POSTing not in a pause either, and proof not while reads wait for their budget.
     """
     if memory.first_claim_at is None:
-        known = replace(memory, stood_still=idle.held, held_back=idle.paused, ran_dry=idle.dry)
-        return replace(known, first_claim_at=to_micros(now))
+        known = memory._replace(stood_still=idle.held, held_back=idle.paused, ran_dry=idle.dry)
+        return known._replace(first_claim_at=to_micros(now))
     held = max(0, idle.held - memory.stood_still)
     paused = max(0, idle.paused - memory.held_back)
     dry = max(0, idle.dry - memory.ran_dry)
@@ -52,8 +52,7 @@ def resumed(memory: Memory, now: datetime, idle: Idle) -> Memory:
     if since is None and not held and not paused and not dry:
         return memory
     proof = memory.proof_since
-    return replace(
-        memory,
+    return memory._replace(
         first_claim_at=memory.first_claim_at + held + paused + waited,
         proof_since=proof + held + dry + waited if proof is not None else None,
         waiting_since=None,
@@ -67,29 +66,29 @@ def held_up(memory: Memory, by: timedelta) -> Memory:
     """Something outside of the exchange kept the job waiting: its retry budget does not count that."""
     if memory.first_claim_at is None:
         return memory
-    return replace(memory, first_claim_at=memory.first_claim_at + span_micros(by))
+    return memory._replace(first_claim_at=memory.first_claim_at + span_micros(by))
 
 
 def shut_out(memory: Memory, policy: Policy, now: datetime) -> Memory:
     """While the session is closed a POST gains nothing, so no budget and no attempt is spent; reads go on."""
     span = wait_of(RULES[RuleName(SESSION_CLOSED)], memory.shut_outs + 1, policy)
     held = held_up(memory, span)
-    return replace(held, not_before=to_micros(now + span), shut_outs=memory.shut_outs + 1)
+    return held._replace(not_before=to_micros(now + span), shut_outs=memory.shut_outs + 1)
 
 
 def without_token(job: Job, wait: timedelta, now: datetime) -> Again:
     """Nothing can be sent or read now: come back for the same step; `resumed` gives the time back."""
-    return Again(step=job.step, delay=wait, memory=replace(job.memory, waiting_since=to_micros(now)))
+    return Again(step=job.step, delay=wait, memory=job.memory._replace(waiting_since=to_micros(now)))
 
 
 def token_refused(memory: Memory, revision: int) -> Memory:
     """A POST met 401 or 400: the next one takes a newer token, whichever worker sends it."""
-    return replace(memory, token_floor=revision + 1)
+    return memory._replace(token_floor=revision + 1)
 
 
 def token_proven(memory: Memory, revision: int) -> Memory:
     """A read was answered. If it had no newer token than the POST, that one was good: the refusal was of something else."""
-    return memory if revision >= memory.token_floor else replace(memory, token_floor=0)
+    return memory if revision >= memory.token_floor else memory._replace(token_floor=0)
 
 
 def is_transient(verdict: Verdict) -> bool:

@@ -143,4 +143,4 @@ def wait_of(rule: Rule, times: int, policy: Policy) -> timedelta:
 def prove_from(memory: Memory, since: datetime, *, delay: timedelta) -> Again:
     """Posting is over (for now): read until the order's end is known."""
     proof_since = memory.proof_since if memory.proof_since is not None else to_micros(since)
-    return Again(step=Step.CONFIRM, delay=delay, memory=replace(memory, proof_since=proof_since))
+    return Again(step=Step.CONFIRM, delay=delay, memory=memory._replace(proof_since=proof_since))

@@ -41,8 +41,7 @@ def _read(job: Job, sight: Sight, policy: Policy, now: datetime) -> Decision:
     if sight.state in ENDS:
         detail = ": ".join(part for part in (sight.ord_status, sight.other_account) if part)
         return End(outcome=ENDS[sight.state], evidence=Evidence.ORDER_READ, detail=detail, memory=job.memory)
-    memory = replace(
-        job.memory,
+    memory = job.memory._replace(
         reads=job.memory.reads + 1,
         transient_replies=0,
         missing=job.memory.missing + 1 if sight.state is OrderState.MISSING else _kept_missing(job, sight),
@@ -50,7 +49,7 @@ def _read(job: Job, sight: Sight, policy: Policy, now: datetime) -> Decision:
         unknown_since=job.memory.unknown_since if sight.state in UNSEEN else None,
     )
     memory = _delivered(memory, sight)
-    job = replace(job, memory=memory)
+    job = job._replace(memory=memory)
     if sight.state is not OrderState.UNREAD and _expired_unsent(job, now):
         return _unresolved(memory, Evidence.DEADLINE, sight.ord_status)
     match sight.state:
@@ -83,7 +82,7 @@ def _delivered(memory: Memory, sight: Sight) -> Memory:
     """One of our own commands was found at the exchange: the POST whose answer was lost had arrived."""
     if sight.command_id is None:
         return memory
-    return replace(memory, pursuit=Meaning.ACCEPTED, maybe_acted=True, command_id=sight.command_id)
+    return memory._replace(pursuit=Meaning.ACCEPTED, maybe_acted=True, command_id=sight.command_id)
 
 
 def _kept_missing(job: Job, sight: Sight) -> int:
@@ -137,7 +136,7 @@ def _after_open(job: Job, sight: Sight, policy: Policy, now: datetime) -> Decisi
     wait = max(PERMISSION_AGE - min(age, PERMISSION_AGE), _shut_for(job, now))
     if wait > timedelta(0):
         return Again(step=job.step, delay=wait, memory=job.memory)
-    return Again(step=Step.POST, delay=timedelta(0), memory=replace(job.memory, proof_since=None))
+    return Again(step=Step.POST, delay=timedelta(0), memory=job.memory._replace(proof_since=None))
 
 
 def _was_the_token(job: Job, policy: Policy, now: datetime) -> bool:
@@ -207,7 +206,7 @@ def _after_late_reject(job: Job, sight: Sight, policy: Policy, now: datetime) ->
 def _after_passing_reject(job: Job, reject: Verdict, policy: Policy, now: datetime) -> Again:
     """The rejected command counts no more: the order is read, and if it still works, POSTed again."""
     delay = wait_of(rule_of(reject), 1, policy)
-    memory = replace(job.memory, pursuit=Meaning.AMBIGUOUS, proof_since=None)
+    memory = job.memory._replace(pursuit=Meaning.AMBIGUOUS, proof_since=None)
     if reject.rule == SESSION_CLOSED:
         memory, delay = shut_out(memory, policy, now), READ_WAITS[0]
     return Again(step=Step.RECONCILE, delay=delay, memory=memory)
@@ -233,12 +232,12 @@ def _keep_reading(job: Job, sight: Sight, policy: Policy, now: datetime) -> Deci
     if memory.proof_since is None:
         if may_post(job, policy, now):
             return Again(step=job.step, delay=delay, memory=memory)
-        memory = replace(memory, proof_since=to_micros(now))
+        memory = memory._replace(proof_since=to_micros(now))
     since = from_micros(memory.proof_since or 0)
     delay = max(delay, since - now)  # armed for later: looked at before its time, it has to wait for it
     if now < since + policy.confirm_budget:
         return Again(step=Step.CONFIRM, delay=delay, memory=memory)
-    return _unproven(replace(job, memory=memory), sight, now)
+    return _unproven(job._replace(memory=memory), sight, now)
 
 
 def _unproven(job: Job, sight: Sight, now: datetime) -> End:

@@ -1,6 +1,5 @@
 """What follows the answer to a POST, or its absence."""
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -46,13 +45,13 @@ def _answered(job: Job, verdict: Verdict, policy: Policy, now: datetime) -> Deci
         case Meaning.TRANSIENT if verdict.reason == PENDING and job.memory.maybe_acted:
             return _after_own_pending(memory, now)
         case Meaning.TRANSIENT:
-            return _after_transient(replace(job, memory=memory), verdict, policy, now)
+            return _after_transient(job._replace(memory=memory), verdict, policy, now)
         case Meaning.REFUSED:
             return prove_from(memory, now, delay=READ_WAITS[0])
         case Meaning.THROTTLED:
             return _after_throttled(memory, verdict, policy)
         case Meaning.AMBIGUOUS | Meaning.UNAUTHORIZED:
-            return _after_unclear(replace(job, memory=memory), verdict, policy, now)
+            return _after_unclear(job._replace(memory=memory), verdict, policy, now)
     assert_never(verdict.meaning)
 
 
@@ -63,8 +62,7 @@ def _remember(job: Job, verdict: Verdict, now: datetime) -> Memory:
     counted = verdict.meaning is Meaning.UNAUTHORIZED
     refused = verdict.meaning is Meaning.REFUSED or memory.unauthorized + counted >= UNAUTHORIZED_TRIES
     acted = verdict.meaning is Meaning.ACCEPTED or verdict.command_id is not None or _may_have_acted(verdict)
-    return replace(
-        memory,
+    return memory._replace(
         pursuit=Meaning.REFUSED if refused else verdict.meaning,
         refusal=_refusal(verdict) if refused else "",
         transient_replies=memory.transient_replies + 1 if is_transient(verdict) else 0,
@@ -136,8 +134,7 @@ def _after_accepted(job: Job, memory: Memory, policy: Policy, now: datetime) -> 
         return End(outcome=Outcome.ACCEPTED, evidence=Evidence.REPLY, detail=detail, memory=memory)
     armed = armed_for(job)
     wait = max(armed - now, timedelta(0)) if armed is not None else timedelta(0)
-    memory = replace(
-        memory,
+    memory = memory._replace(
         armed_for=to_micros(armed) if armed is not None else None,
         proof_since=to_micros(now + wait),
     )
@@ -146,7 +143,7 @@ def _after_accepted(job: Job, memory: Memory, policy: Policy, now: datetime) -> 
 
 def _after_own_pending(memory: Memory, now: datetime) -> Again:
     """A command is in flight after one of ours had an unknown fate: it was delivered, and has its time."""
-    return prove_from(replace(memory, pursuit=Meaning.ACCEPTED), now, delay=READ_WAITS[0])
+    return prove_from(memory._replace(pursuit=Meaning.ACCEPTED), now, delay=READ_WAITS[0])
 
 
 def _after_transient(job: Job, verdict: Verdict, policy: Policy, now: datetime) -> Again:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -120,7 +120,7 @@ class Attempts:
         verdict = classify(reply, crew.policy.transient)
         decision = after_reply(job, verdict, crew.policy, crew.clock.now())
         pursuit.recording = self._record(job, reply, verdict)
-        pursuit.job = replace(job, memory=decision.memory)
+        pursuit.job = job._replace(memory=decision.memory)
         pursuit.verdict, pursuit.decision = verdict, decision
         pursuit.replied.append(Replied(job, pursuit.taken_at, reply, verdict, decision))
         return verdict
@@ -136,7 +136,7 @@ class Attempts:
         if stored is not Stored.NEW:
             raise Overtaken(stored)
         reached(Gap.START_ON_DISK)
-        return replace(pursuit.job, attempts=pursuit.job.attempts + 1)
+        return pursuit.job._replace(attempts=pursuit.job.attempts + 1)
 
     def start_rows(self, pursuit: Pursuit) -> list[Fact]:
         """The rows that must be on disk before the next POST; its start row comes last."""
@@ -212,12 +212,12 @@ def _give_up_waiting(_state: RetryCallState) -> None:
 def _noting_first_byte(job: Job, reply: Reply) -> Job:
     if isinstance(reply, NotSent) or reply.sent_at is None or job.memory.first_sent_at is not None:
         return job
-    return replace(job, memory=replace(job.memory, first_sent_at=to_micros(reply.sent_at)))
+    return job._replace(memory=job.memory._replace(first_sent_at=to_micros(reply.sent_at)))
 
 
 def _noting_token(job: Job, reply: Reply) -> Job:
     if isinstance(reply, Answered) and reply.status in {400, 401} and reply.revision > 0:
-        return replace(job, memory=token_refused(job.memory, reply.revision))
+        return job._replace(memory=token_refused(job.memory, reply.revision))
     return job
 
 

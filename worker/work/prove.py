@@ -77,7 +77,7 @@ def _unread(crew: Crew, exchange: Exchange | None, jobs: Sequence[Recorded]) -> 
             decision = unserved(job, crew.policy, now)
         else:
             decision = without_token(job, exchange.bearer.patience, now)
-        found.append((replace(job, memory=decision.memory), decision, facts))
+        found.append((job._replace(memory=decision.memory), decision, facts))
     return found
 
 
@@ -107,7 +107,7 @@ def _look(exchange: Exchange, job: Job, facts: list[Fact], read: OrdersRead, *, 
     rows = read.found.get(job.request.order_id, ())
     sight = _sight(exchange, job, rows, asked_at) if rows else _nothing_seen(read, asked_at)
     if read.conclusive and isinstance(read.reply, Answered) and job.memory.token_floor > 0:
-        job = replace(job, memory=token_proven(job.memory, read.reply.revision))
+        job = job._replace(memory=token_proven(job.memory, read.reply.revision))
     return Look(job=job, sight=sight, facts=[*facts, _order_row(job, sight, read)], found=bool(rows))
 
 
@@ -252,9 +252,9 @@ def _with_fills(exchange: Exchange, decided: Sequence[tuple[Look, Decision]]) ->
 
 def _proven(look: Look, decision: Decision, filled: int | None) -> Proven:
     if isinstance(decision, End):
-        decision = replace(decision, memory=replace(decision.memory, filled_qty=filled))
+        decision = replace(decision, memory=decision.memory._replace(filled_qty=filled))
     _say(look, decision)
-    return replace(look.job, memory=decision.memory), decision, look.facts
+    return look.job._replace(memory=decision.memory), decision, look.facts
 
 
 def _say(look: Look, decision: Decision) -> None:

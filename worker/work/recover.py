@@ -127,7 +127,7 @@ def _fold(crew: Crew, job: Job, known: Story | None) -> Recovered:
     decision: Decision | None = None
     if job.memory.story_due is not None:
         waited = crew.clock.now() - from_micros(job.memory.story_due)
-        job = replace(job, memory=replace(held_up(job.memory, waited), story_due=None))
+        job = job._replace(memory=held_up(job.memory, waited)._replace(story_due=None))
     put_back = not job.memory.pursuit  # into a ledger that had lost it: nothing of its attempts is remembered
     for row in known.attempts:
         if row.attempt <= job.attempts and row.verdict is not None and not put_back:
@@ -142,7 +142,7 @@ def _fold(crew: Crew, job: Job, known: Story | None) -> Recovered:
 def _fold_attempt(crew: Crew, job: Job, row: AttemptRow) -> tuple[Job, Decision, list[Fact]]:
     """Re-decide one attempt from its rows; classify and decide are pure, so nothing is lost but time."""
     verdict, reply, facts = _closing(crew, job.id, row)
-    job = replace(job, attempts=max(job.attempts, row.attempt), memory=_noting_first_byte(job, row, reply))
+    job = job._replace(attempts=max(job.attempts, row.attempt), memory=_noting_first_byte(job, row, reply))
     decision = after_reply(job, verdict, crew.policy, crew.clock.now())
     log.info(
         "attempt.recovered",
@@ -152,7 +152,7 @@ def _fold_attempt(crew: Crew, job: Job, row: AttemptRow) -> tuple[Job, Decision,
         lost=row.reply is None,
         **followed(decision),
     )
-    return replace(job, memory=decision.memory), decision, facts
+    return job._replace(memory=decision.memory), decision, facts
 
 
 def _closing(crew: Crew, job_id: JobId, row: AttemptRow) -> tuple[Verdict, Reply, list[Fact]]:
@@ -177,10 +177,10 @@ def _without_story(crew: Crew, job: Job) -> Job:
     now, since, memory = crew.clock.now(), job.memory.story_due, job.memory
     if since is None:
         lost = after_reply(job, classify(_lost()), crew.policy, now).memory
-        memory = replace(lost, pursuit=memory.pursuit)  # which rows were folded in stays known
+        memory = lost._replace(pursuit=memory.pursuit)  # which rows were folded in stays known
     elif crew.audit.journaling:
         memory = held_up(memory, now - from_micros(since))
-    return replace(job, memory=replace(memory, story_due=to_micros(now)))
+    return job._replace(memory=memory._replace(story_due=to_micros(now)))
 
 
 def _verdict_row(crew: Crew, job_id: JobId, row: AttemptRow, verdict: Verdict) -> Fact:
@@ -196,4 +196,4 @@ def _verdict_row(crew: Crew, job_id: JobId, row: AttemptRow, verdict: Verdict) -
 def _noting_first_byte(job: Job, row: AttemptRow, reply: Reply) -> Memory:
     if isinstance(reply, NotSent) or job.memory.first_sent_at is not None:
         return job.memory
-    return replace(job.memory, first_sent_at=to_micros(reply.sent_at or row.started_at))
+    return job.memory._replace(first_sent_at=to_micros(reply.sent_at or row.started_at))

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import accumulate, chain
@@ -316,7 +315,7 @@ class Shift:
             if pursuit.sent:  # the claim is another's by now, and so is the job
                 self._crew.hand.drop([(pursuit.job.id, claim)])
             else:
-                self._prove([replace(pursuit.job, lapsed=True, step=Step.RECONCILE)], claim)
+                self._prove([pursuit.job._replace(lapsed=True, step=Step.RECONCILE)], claim)
         except (AuditUnavailable, FactRejected, TimeoutError) as error:
             self._hand_back(pursuit, error)
         except Exception:
@@ -370,4 +369,4 @@ def _with_budgets(claimed: Claimed) -> list[Job]:
         name: Idle(held=login.stood_still, paused=login.held_back, dry=login.ran_dry)
         for name, login in claimed.logins.items()
     }
-    return [replace(job, memory=resumed(job.memory, claimed.now, idle[job.login])) for job in claimed.jobs]
+    return [job._replace(memory=resumed(job.memory, claimed.now, idle[job.login])) for job in claimed.jobs]

@@ -156,9 +156,9 @@ def test_a_joiner_keeps_its_job_on_the_audits_list(door: Door, ledger: Ledger) -
     door.enqueue(1)
     ((job, joiners),) = ledger.unregistered(10, timedelta(0))
     door.enqueue(1)
-    ledger.registered([(job.id, len(joiners))])
+    ledger.registered([(job.id, len(joiners))], shared=True)
     ((_, joiners),) = ledger.unregistered(10, timedelta(0))
-    ledger.registered([(job.id, len(joiners))])
+    ledger.registered([(job.id, len(joiners))], shared=True)
     assert ledger.unregistered(10, timedelta(0)) == []
 
 

@@ -95,10 +95,15 @@ def test_a_job_claimed_again_shows_what_its_last_holder_wrote(door: Door, ledger
 
 
 def test_a_holder_is_told_whether_the_audit_has_the_job_already(door: Door, ledger: Ledger) -> None:
-    known, unknown, gone = (JobId(door.enqueue(order)["jobId"]) for order in (1, 2, 3))
+    known, unknown, apart, gone = (JobId(door.enqueue(order)["jobId"]) for order in (1, 2, 3, 4))
     door.redis.delete(door.key(f"job:{gone}"))
-    assert ledger.registered([(known, 0), (gone, 0)]) == [gone]
-    assert {job.id: job.recorded for job in claim(ledger).jobs} == {known: True, unknown: False}
+    assert ledger.registered([(known, 0), (gone, 0)], shared=True) == [gone]
+    assert ledger.registered([(apart, 0)], shared=False) == []
+    assert {job.id: job.recorded for job in claim(ledger).jobs} == {
+        known: True,
+        unknown: False,
+        apart: False,
+    }
     assert not door.redis.exists(door.key(f"job:{gone}"))
 
 

@@ -233,9 +233,13 @@ class Ledger:
         found = self._call("cancelq_unregistered", limit, span_micros(older_than))
         return [(job_from(pairs(flat)), tuple(map(joiner_from, joiners))) for flat, joiners in found]
 
-    def registered(self, seen: Sequence[tuple[JobId, int]]) -> list[JobId]:
-        """The audit knows these jobs with so many joiners; those that the ledger does not know any more."""
-        gone = self._call("cancelq_registered", *(text for pair in seen for text in pair))
+    def registered(self, seen: Sequence[tuple[JobId, int]], *, shared: bool) -> list[JobId]:
+        """The audit knows these jobs with so many joiners; those that the ledger does not know any more.
+
+        `shared`: in the database, and not only in this host's journal, so that no worker need bring their rows again.
+        """
+        pairs_seen = (text for pair in seen for text in pair)
+        gone = self._call("cancelq_registered", *pairs_seen, *(["shared"] if shared else []))
         return [JobId(name) for name in gone]
 
     def witness(self, writer: str, seq: int, digest: str, mark: str = "") -> None:

@@ -177,7 +177,8 @@ class Upkeep:
         written = committed(crew.audit, work)
         if written:
             reached(Gap.REGISTERED_ON_DISK)
-            crew.astray.note(crew.ledger.registered(written))
+            # Asked only now: rows that went to the journal are in the database once it is not used any more.
+            crew.astray.note(crew.ledger.registered(written, shared=not crew.audit.journaling))
         return len(written)
 
 

@@ -15,15 +15,18 @@ local function unregistered(keys, args)
   return found
 end
 
--- cancelq_registered: the audit has these jobs with so many joiners; a joiner that came since keeps its job listed. A job
--- that is still here notes it ("recorded"): no start row brings its row again.
--- Keys: prefix. Arguments: job id, joiners seen, ... Reply: the jobs that the ledger does not have any more.
+-- cancelq_registered: the audit has these jobs with so many joiners; a joiner that came since keeps its job listed. Where
+-- their rows are in the database that all share, and not in a journal, the jobs that are still here note it ("recorded"):
+-- no start row brings the job's row again.
+-- Keys: prefix. Arguments: job id, joiners seen, ..., and "shared" if the rows are in the database. Reply: the jobs that the
+-- ledger does not have any more.
 local function registered(keys, args)
   local prefix, gone = keys[1], {}
-  for i = 1, #args, 2 do
+  local shared = args[#args] == 'shared'
+  for i = 1, #args - (shared and 1 or 0), 2 do
     if redis.call('EXISTS', job_key(prefix, args[i])) == 0 then
       gone[#gone + 1] = args[i]
-    else
+    elseif shared then
       write('HSET', job_key(prefix, args[i]), 'recorded', '1')
     end
     if redis.call('LLEN', joiners_key(prefix, args[i])) == tonumber(args[i + 1]) then

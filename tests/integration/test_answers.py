@@ -183,7 +183,7 @@ def _overdue(fleet: Fleet) -> bool:
 def test_the_deadline_ends_repeated_posts(plain_fleet: Fleet) -> None:
     plain_fleet.exchange.script(5, {"reason": "RiskCheckTimeout", "repeat": True})
     plain_fleet.start(confirm_budget="1")
-    receipt = plain_fleet.queue().cancel(order_id=5, deadline=1.5)
+    receipt = plain_fleet.queue().cancel(order_id=5, deadline=4)
     assert ends(plain_fleet, 5) == {5: ("unresolved", "seen_working")}
     (job,) = plain_fleet.view("audit_jobs")
     attempts = plain_fleet.attempts(5)

@@ -46,7 +46,7 @@ class Up:
             found = self.events(event, **facts)
             return found[-1] if len(found) >= count else None
 
-        return eventually(enough, seconds=30, what=f"{count} x {event} {facts} in\n{self.said()}")
+        return eventually(enough, seconds=60, what=f"{count} x {event} {facts} in\n{self.said()}")
 
     def ready(self) -> "Up":
         self.wait_for("worker.started")

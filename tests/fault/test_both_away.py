@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -167,3 +168,22 @@ def test_an_attempt_that_a_journal_brings_after_the_end_was_decided_is_closed(pl
     other.signal(signal.SIGCONT)
     fleet.ends(1)
     eventually(lambda: fleet.view("audit_attempts")[0]["verdict"], what="the attempt's verdict")
+
+
+@pytest.mark.parametrize(
+    "posts", [[{"settle": 5}], [{"reason": "RiskCheckTimeout", "repeat": 3}]], ids=["confirm", "post"]
+)
+def test_a_job_that_only_a_lost_hosts_journal_has_is_put_on_record_by_who_goes_on_with_it(
+    plain_fleet: Fleet, posts: list[dict[str, Any]]
+) -> None:
+    """The ledger knows of its attempts, the database of nothing: without the job's row no view would show its end."""
+    fleet = plain_fleet
+    fleet.exchange.add_orders({"id": 1, "posts": posts}, account="default")
+    lost = fleet.start(**QUICK, home=str(fleet.folder / "here"))
+    fleet.when_compared()
+    with database_taking_no_rows(fleet.database_url):
+        fleet.queue().cancel(order_id=1)
+        eventually(lambda: fleet.queue().status(order_id=1)["attempts"], what="an attempt in the ledger")
+        lost.kill()
+    fleet.start(**QUICK, home=str(fleet.folder / "elsewhere"))
+    assert fleet.ends(1)[1]["outcome"] == "canceled"

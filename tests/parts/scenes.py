@@ -171,6 +171,7 @@ def once_the_database_is_back(gap: Gap, fleet: Fleet) -> None:
 def bringing_an_attempt_after_its_end(gap: Gap, fleet: Fleet) -> None:
     """Reached by who carries over an attempt of a killed worker, whose job another host has ended meanwhile."""
     set_up(fleet)
+    fleet.exchange.script(SLOW, {"delay": 10})  # the worker dies before it has an answer
     lost = fleet.fork(**QUICK).when_ready()
     fleet.when_compared()
     with database_taking_no_rows(fleet.database_url):

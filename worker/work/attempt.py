@@ -136,7 +136,9 @@ class Attempts:
         if stored is not Stored.NEW:
             raise Overtaken(stored)
         reached(Gap.START_ON_DISK)
-        return pursuit.job._replace(attempts=pursuit.job.attempts + 1)
+        # Asked only now: rows that went to the journal are in the database once it is not used any more.
+        shared = pursuit.job.recorded or not self._crew.audit.journaling
+        return pursuit.job._replace(attempts=pursuit.job.attempts + 1, recorded=shared)
 
     def start_rows(self, pursuit: Pursuit) -> list[Fact]:
         """The rows that must be on disk before the next POST; its start row comes last."""
@@ -150,7 +152,7 @@ class Attempts:
             body=pursuit.body.decode(),
         )
         reached(Gap.START_DUE)
-        return [start] if job.recorded or attempt > 1 else [job_fact(job), start]
+        return [start] if job.recorded or pursuit.sent else [job_fact(job), start]
 
     def _record(self, job: Job, reply: Reply, verdict: Verdict) -> Recording:
         """Hand both rows to the audit; nobody waits for them here."""

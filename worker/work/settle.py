@@ -233,7 +233,7 @@ def _settlement(decided: Decided, again: Again, now: datetime) -> Settlement:
         step=again.step,
         state=again.state,
         delay=again.delay if again.step is Step.POST else on_the_beat(again.delay, now),
-        fields=decided.fields(),
+        fields=decided.fields() | ({"recorded": "1"} if decided.job.recorded else {}),
         posts=decided.posts,
     )
 
@@ -264,8 +264,9 @@ def _outcome_facts(decided: Decided, end: End, joiners: Sequence[Joiner], at: da
     outcome = outcome_fact(
         job.id, end.outcome, evidence=end.evidence_text, filled_qty=end.memory.filled_qty, finished_at=at
     )
-    never_written = [job_fact(job)] if job.attempts == 0 and not job.recorded else []
-    return [*never_written, *(request_fact(job.id, joiner) for joiner in joiners), outcome]
+    # Its row may be in the journal of a host that is gone, whatever attempts there were.
+    unwritten = [] if job.recorded else [job_fact(job)]
+    return [*unwritten, *(request_fact(job.id, joiner) for joiner in joiners), outcome]
 
 
 def _reason(verdict: Verdict) -> str | None:

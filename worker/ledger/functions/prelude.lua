@@ -3,7 +3,7 @@
 -- KEYS[1] is the ledger's prefix, "{cancelq}"; every other key is derived from it, in the same hash slot.
 -- Times are whole microseconds of this server's clock: exact in a double until the year 2255.
 
-local VERSION = 3012 -- thousands: generation, programs need the same one; rest: additions
+local VERSION = 3013 -- thousands: generation, programs need the same one; rest: additions
 local BELL_CAP = 16 -- one bell per overdue job would grow without end
 local BELL_STORM = 1000 -- nobody rings so often but somebody gone wild: the rest is cut off
 local FINISHED_LIFE_MS = 3600000 -- a finished job answers status for an hour; then the audit does
@@ -112,7 +112,7 @@ end
 
 -- What a holder may write besides the job's step: anything else is the ledger's own.
 local HOLDER_FIELDS = {attempts = true, reason = true, command_id = true, first_sent_at = true, memory = true,
-  unknown_since = true}
+  unknown_since = true, recorded = true}
 
 -- Split a holder's fields into those to write (appended to `changes`) and those to remove (to `removals`).
 local function sort_fields(fields, changes, removals)

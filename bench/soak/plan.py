@@ -39,6 +39,7 @@ class Moment:
     victim: int = 0  # which worker, counted from the oldest
     span: float = 0.0  # how long an outage or a freeze lasts
     beside: bool = False  # whether a worker is killed in the midst of an outage
+    busy: bool = False  # whether the blow waits until its victim has a cancel in hand
 
 
 def moments(seed: int) -> Iterator[Moment]:

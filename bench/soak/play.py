@@ -150,6 +150,8 @@ def _supervise(stage: Stage, record: Record) -> None:
 def _strike(stage: Stage, record: Record, moment: Moment) -> None:
     record.blows[moment.blow] += 1
     victim = stage.workers[moment.victim % len(stage.workers)]
+    if moment.busy:
+        _wait_until_busy(stage, victim)
     match moment.blow:
         case Blow.KILL:
             _kill(stage, record, victim)
@@ -167,6 +169,14 @@ def _strike(stage: Stage, record: Record, moment: Moment) -> None:
                     record.blows[Blow.KILL] += 1
                     victim.kill()
                     _replace(stage, victim)
+
+
+def _wait_until_busy(stage: Stage, victim: Worker) -> None:
+    give_up = time.monotonic() + START_BOUND
+    while not stage.in_hand(victim):
+        if time.monotonic() > give_up:
+            raise BenchError(f"a worker had nothing in hand for {START_BOUND:g} s")
+        time.sleep(0.01)
 
 
 def _kill(stage: Stage, record: Record, victim: Worker) -> None:

@@ -22,7 +22,7 @@ MIX = {
     "cut_body": 0.02,
 }
 BLOWS = [
-    Moment(blow=Blow.KILL, pause=0.4),
+    Moment(blow=Blow.KILL, pause=0.4, busy=True),
     Moment(blow=Blow.KILL, pause=0.4, victim=1),
     Moment(blow=Blow.VALKEY, pause=0.6, span=0.5),
     Moment(blow=Blow.STOP, pause=0.6, victim=1),

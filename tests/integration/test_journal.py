@@ -32,7 +32,7 @@ from worker.audit.verify import Verification, verify
 from worker.audit.writer import AuditWriter, Stored
 from worker.errors import AuditUnavailable, LedgerUnavailable
 
-SHORT = timedelta(milliseconds=300)
+SHORT = timedelta(seconds=1)
 
 
 @dataclass
@@ -41,6 +41,7 @@ class Host:
 
     url: str
     engine: Engine
+    hasty: Engine  # the writers', who give up soon
     home: Path
     marks: dict[str, str] = field(default_factory=dict)
     heads: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -57,7 +58,7 @@ class Host:
     @contextmanager
     def outage(self, writer: str = "writer-1") -> Iterator[AuditWriter]:
         """A writer that has met the outage; at the end the database is back."""
-        with writing(self.engine, writer, journal=self.journal()) as audit, database_taking_no_rows(self.url):
+        with writing(self.hasty, writer, journal=self.journal()) as audit, database_taking_no_rows(self.url):
             yield audit
             self.heads[writer] = audit.head()
 
@@ -72,11 +73,7 @@ class Host:
     def verify(self, *, here: bool = False) -> Verification:
         journal = self.journal().opened() if here else None
         marks = {writer: mark for writer, mark in self.marks.items() if mark}
-        patient = open_engine(self.url)  # the host's own gives up soon
-        try:
-            return verify(patient, self.heads, marks=marks, journal=journal)
-        finally:
-            patient.dispose()
+        return verify(self.engine, self.heads, marks=marks, journal=journal)
 
     def rows(self, table: str) -> list[dict[str, object]]:
         with self.engine.connect() as connection:
@@ -85,9 +82,10 @@ class Host:
 
 @pytest.fixture
 def host(database_url: str, tmp_path: Path) -> Iterator[Host]:
-    engine = open_engine(database_url, statement_bound=SHORT)
-    yield Host(database_url, engine, tmp_path)
+    engine, hasty = open_engine(database_url), open_engine(database_url, statement_bound=SHORT)
+    yield Host(database_url, engine, hasty, tmp_path)
     engine.dispose()
+    hasty.dispose()
 
 
 def in_journal(host: Host, statement: str) -> list[tuple[object, ...]]:
@@ -96,7 +94,7 @@ def in_journal(host: Host, statement: str) -> list[tuple[object, ...]]:
 
 
 def test_a_chain_goes_on_in_the_journal_and_comes_back_as_it_was(host: Host) -> None:
-    with writing(host.engine, journal=host.journal()) as audit:
+    with writing(host.hasty, journal=host.journal()) as audit:
         audit.commit([job_fact(a_job())])
         with database_taking_no_rows(host.url):
             life = a_whole_life()
@@ -164,7 +162,7 @@ def test_a_commit_in_doubt_is_in_the_audit_once(
     if back:
         monkeypatch.setattr("worker.audit.route.PATIENCE", timedelta(seconds=60))
 
-    @event.listens_for(host.engine, "commit")
+    @event.listens_for(host.hasty, "commit")
     def lose_the_answer(connection: object) -> None:
         if not lost or (not back and not audit.journaling):
             driver = connection.connection.driver_connection
@@ -172,7 +170,7 @@ def test_a_commit_in_doubt_is_in_the_audit_once(
             lost.append(True)
             raise host.engine.dialect.loaded_dbapi.OperationalError("the connection is gone")
 
-    with writing(host.engine, journal=host.journal()) as audit:
+    with writing(host.hasty, journal=host.journal()) as audit:
         assert audit.commit([job_fact(a_job()), a_start()]) == [Stored.NEW, Stored.NEW]
         assert (audit.journaling, audit.commit([a_start()])) == (not back, [Stored.THERE])
         if audit.journaling:
@@ -184,7 +182,7 @@ def test_a_commit_in_doubt_is_in_the_audit_once(
 
 
 def test_the_journal_is_the_fence_while_the_database_is_away(host: Host) -> None:
-    with host.outage("one") as one, writing(host.engine, "two", journal=host.journal()) as two:
+    with host.outage("one") as one, writing(host.hasty, "two", journal=host.journal()) as two:
         assert one.commit([job_fact(a_job()), a_start()]) == [Stored.NEW, Stored.NEW]
         assert two.commit([a_start()]) == [Stored.THERE]
         one.commit([an_outcome()])
@@ -213,7 +211,7 @@ def test_a_row_whose_place_another_host_took_is_kept_whole_and_told(host: Host) 
 
 
 def test_verify_tells_what_is_outstanding_from_what_was_lost(host: Host) -> None:
-    with writing(host.engine, journal=host.journal()) as audit:
+    with writing(host.hasty, journal=host.journal()) as audit:
         audit.commit([job_fact(a_job())])
         with database_taking_no_rows(host.url):
             audit.commit([a_start(), *a_reply(unanswered())])
@@ -253,7 +251,7 @@ def test_verify_checks_the_database_beside_a_broken_journal_and_tells_it(host: H
 def test_a_journal_that_was_deleted_in_use_is_begun_anew_and_its_rows_are_a_hole(
     host: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with writing(host.engine, journal=host.journal()) as audit:
+    with writing(host.hasty, journal=host.journal()) as audit:
         audit.commit([job_fact(a_job()), job_fact(a_job("job-2"))])
         with database_taking_no_rows(host.url):
             audit.commit([a_start()])
@@ -273,7 +271,7 @@ def test_a_journal_that_was_deleted_in_use_is_begun_anew_and_its_rows_are_a_hole
 
 def test_rows_that_vanished_with_a_journal_are_waited_for_by_nobody(host: Host) -> None:
     journal = host.journal()
-    with writing(host.engine, journal=journal) as audit:
+    with writing(host.hasty, journal=journal) as audit:
         audit.commit([job_fact(a_job())])
         with database_taking_no_rows(host.url):
             audit.commit([a_start()])
@@ -312,7 +310,7 @@ def test_without_a_word_to_the_ledger_no_row_goes_into_a_journal(host: Host) -> 
 
 def test_an_unusable_journal_holds_and_the_database_ends_that(host: Host) -> None:
     (host.home / "journal").write_text("a file where a folder should be")
-    with writing(host.engine, journal=host.journal()) as audit:
+    with writing(host.hasty, journal=host.journal()) as audit:
         with database_taking_no_rows(host.url), pytest.raises(AuditUnavailable, match="journal"):
             audit.commit([a_start()], timeout=timedelta(seconds=2))
         assert audit.held

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from importlib.resources import files
 
+import pytest
 from redis import Redis
 
 from tests.parts.exchange import eventually
@@ -30,6 +31,7 @@ def work_off(ledger: Ledger) -> int:
     return sum(ledger.finish(ends))
 
 
+@pytest.mark.timeout(600)  # half a minute of two processors' work
 def test_keys_do_not_grow_with_finished_jobs(
     private_valkey: PrivateValkey, make_ledger: Callable[[str, str], Ledger]
 ) -> None:

@@ -14,11 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.contenders import Cancelq
-from bench.measure import BOUND, WARM_UP, wait_for_ends
+from bench.measure import BOUND, PER_SECOND, WARM_UP, wait_for_ends
 from bench.processes import BenchError, Workers
 from bench.stage import Stage, stage
 
-PER_SECOND = 70
 STUCK_SHARE = 0.3  # of all orders
 AIM = 1.5
 # Half of the stuck ones are refused for a transient reason again and again, half answer slowly.
@@ -37,7 +36,7 @@ class Waits:
 
 @click.command("fairness")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--seconds", type=click.IntRange(1), default=15, show_default=True, help="of load, each time")
+@click.option("--seconds", type=click.IntRange(1), default=60, show_default=True, help="of load, each time")
 @click.option(
     "--per-second", "pace", type=click.IntRange(1), default=PER_SECOND, show_default=True, help="good orders"
 )

@@ -4,6 +4,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +188,31 @@ def test_a_job_that_only_a_lost_hosts_journal_has_is_put_on_record_by_who_goes_o
         lost.kill()
     fleet.start(**QUICK, home=str(fleet.folder / "elsewhere"))
     assert fleet.ends(1)[1]["outcome"] == "canceled"
+
+
+def test_an_attempt_whose_story_nobody_could_read_is_closed_by_who_saw_the_end(
+    make_fleet: Callable[..., Fleet], redis_url: str, ledger_name: str, private_postgres: PostgresServer
+) -> None:
+    """The database is away while the order is read, and back when the outcome is written: no journal brings the row."""
+    fleet = make_fleet(redis_url, ledger_name, private_postgres.url("audit"))
+    fleet.exchange.add_orders(1, account="default")
+    fleet.exchange.script(1, {"delay": 10, "effect": "before"})
+    lost = fleet.start(**QUICK)
+    fleet.when_compared()
+    fleet.queue().cancel(order_id=1)
+    fleet.exchange.wait_for_posts(1, 1)
+    eventually(
+        lambda: fleet.table("jobs") and not fleet.ledger_client().unregistered(1, timedelta(0)),
+        what="no duty",
+    )
+    Journal(fleet.folder, fleet.ledger, fleet.exchange.url, lambda *_told: None).confirm()
+    blind = Doom(Gap.ORDER_READ, by=signal.SIGSTOP)
+    heir = fleet.fork(doom=blind, **QUICK).when_ready()
+    private_postgres.halt()
+    lost.kill()
+    eventually(lambda: blind.mark in heir.said(), seconds=30, what="an order that was read")
+    private_postgres.revive()
+    heir.signal(signal.SIGCONT)
+    fleet.ends(1)
+    assert "audit.journaling" not in heir.said()
+    assert_nothing_lost(fleet, 1)

@@ -49,14 +49,21 @@ def _stories(crew: Crew, lost: Sequence[Job]) -> dict[JobId, Story]:
     Of some it isn't: rows that a lost holder wrote may be in the database that is away, or in another host's journal.
     A start row that it wrote here, or on a host without a journal, says that its later rows are here as well.
     """
-    journal = crew.journal
-    marks = [Mark.parse(text) for text in crew.ledger.marks().values()]
-    elsewhere = {mark.host for mark in marks if journal is None or mark.journal != journal.id}
+    marks = _marks(crew)  # before the rows: who carries them over takes its mark away afterwards
     found, read = on_record(crew, [job.id for job in lost])
-    if read is Read.DATABASE:  # our own journal is then as unreadable as that of another host
-        elsewhere = {mark.host for mark in marks}
+    elsewhere = _hosts_away(crew, marks, read)
     known = None if read is Read.JOURNAL else elsewhere
     return {job.id: found[job.id] for job in lost if _is_whole(found[job.id], job, known)}
+
+
+def _marks(crew: Crew) -> list[Mark]:
+    return [Mark.parse(text) for text in crew.ledger.marks().values()]
+
+
+def _hosts_away(crew: Crew, marks: Iterable[Mark], read: "Read") -> set[str]:
+    """The hosts whose journals cannot be read here: other ones, and this one if its journal is broken."""
+    ours = crew.journal.id if crew.journal is not None and read is not Read.DATABASE else None
+    return {mark.host for mark in marks if ours is None or mark.journal != ours}
 
 
 class Read(Enum):
@@ -112,6 +119,29 @@ def leftovers(crew: Crew, job_ids: Iterable[str]) -> tuple[list[Fact], set[str]]
         for row in told.attempts:
             facts.extend(_closing(crew, job_id, row)[2])
     return facts, still_open
+
+
+def unclosed(crew: Crew, jobs: Sequence[Job]) -> list[Fact]:
+    """What closes the attempts of ended jobs of which nothing could be read when their end was seen.
+
+    Nobody else would: their rows were in the database, which had been away for a moment. What a host wrote whose
+    journal is away is closed by whoever carries that.
+    """
+    blind = [job.id for job in jobs if job.memory.story_due is not None]
+    if not blind:
+        return []
+    marks = _marks(crew)
+    found, read = on_record(crew, blind)
+    if read is Read.JOURNAL:
+        return []  # so the outcome is in the journal as well, and whoever carries it looks again
+    away = _hosts_away(crew, marks, read)
+    return [
+        fact
+        for job_id, told in found.items()
+        for row in told.attempts
+        if row.worker.partition("/")[0] not in away
+        for fact in _closing(crew, job_id, row)[2]
+    ]
 
 
 def ended(outcome: Outcome, evidence: str | None, job: Job) -> End:

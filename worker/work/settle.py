@@ -23,7 +23,7 @@ from worker.verdict import Verdict
 from worker.work.attempt import COMMIT_BOUND
 from worker.work.crew import Crew
 from worker.work.happening import Replied, Settled, followed, named
-from worker.work.recover import ended, on_record
+from worker.work.recover import ended, on_record, unclosed
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -171,6 +171,7 @@ class Settler:
         ]
         reached(Gap.OUTCOME_ON_DISK)
         finishing = [_finishing(d, end, finished_at) for d, end in on_disk]
+        self._crew.audit.commit(unclosed(self._crew, [d.job for d, _ in on_disk]), timeout=COMMIT_BOUND)
         if finishing:
             self._ledger_calls(self._crew.ledger.finish, finishing)
             reached(Gap.FINISHED)

@@ -56,16 +56,6 @@ def _stories(crew: Crew, lost: Sequence[Job]) -> dict[JobId, Story]:
     return {job.id: found[job.id] for job in lost if _is_whole(found[job.id], job, known)}
 
 
-def _marks(crew: Crew) -> list[Mark]:
-    return [Mark.parse(text) for text in crew.ledger.marks().values()]
-
-
-def _hosts_away(crew: Crew, marks: Iterable[Mark], read: "Read") -> set[str]:
-    """The hosts whose journals cannot be read here: other ones, and this one if its journal is broken."""
-    ours = crew.journal.id if crew.journal is not None and read is not Read.DATABASE else None
-    return {mark.host for mark in marks if ours is None or mark.journal != ours}
-
-
 class Read(Enum):
     """Where a story was read."""
 
@@ -91,6 +81,16 @@ def on_record(crew: Crew, job_ids: Sequence[JobId]) -> tuple[dict[JobId, Story],
             raise
         log.error("journal.unreadable", reason=str(error))  # noqa: TRY400
         return story(crew.engine, job_ids), Read.DATABASE
+
+
+def _marks(crew: Crew) -> list[Mark]:
+    return [Mark.parse(text) for text in crew.ledger.marks().values()]
+
+
+def _hosts_away(crew: Crew, marks: Iterable[Mark], read: Read) -> set[str]:
+    """The hosts whose journals cannot be read here: other ones, and this one if its journal is broken."""
+    ours = crew.journal.id if crew.journal is not None and read is not Read.DATABASE else None
+    return {mark.host for mark in marks if ours is None or mark.journal != ours}
 
 
 def _is_whole(told: Story, job: Job, elsewhere: AbstractSet[str] | None) -> bool:

@@ -171,7 +171,8 @@ class Settler:
         ]
         reached(Gap.OUTCOME_ON_DISK)
         finishing = [_finishing(d, end, finished_at) for d, end in on_disk]
-        self._crew.audit.commit(unclosed(self._crew, [d.job for d, _ in on_disk]), timeout=COMMIT_BOUND)
+        if open_rows := unclosed(self._crew, [d.job for d, _ in on_disk]):
+            self._crew.audit.commit(open_rows, timeout=COMMIT_BOUND)
         if finishing:
             self._ledger_calls(self._crew.ledger.finish, finishing)
             reached(Gap.FINISHED)

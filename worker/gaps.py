@@ -25,7 +25,7 @@ class Gap(StrEnum):
     START_ON_DISK = "start-on-disk"  # a start row, and nothing on the wire
     # POST
     PERMITTED = "permitted"  # the same, an open connection beside it
-    REQUEST_HALF_SENT = "request-half-sent"  # the exchange has a head without a body
+    REQUEST_DUE = "request-due"  # the last check passed, and nothing on the wire
     REQUEST_SENT = "request-sent"  # the one true unknown
     ANSWER_HALF_READ = "answer-half-read"  # the same
     LOCK_OUT_SET = "lock-out-set"  # a login that is held, and the answer that said so nowhere but in memory

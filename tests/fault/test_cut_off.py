@@ -193,13 +193,13 @@ def frozen_before_its_permit(fleet: Fleet) -> None:
     assert len(fleet.exchange.requests()) == 1
 
 
-def frozen_in_mid_request(fleet: Fleet) -> None:
-    """Past its last check, half of the request written: the rest leaves unless the watchdog is quicker on waking.
+def frozen_before_the_write(fleet: Fleet) -> None:
+    """Past its last check: the request leaves on waking, unless the watchdog is quicker.
 
     Either way the audit counts it as an overlap: what has left cannot be known here.
     """
     fleet.exchange.script(SLOW, {"delay": 2, "effect": "none"})
-    frozen = frozen_at(Gap.REQUEST_HALF_SENT, fleet)
+    frozen = frozen_at(Gap.REQUEST_DUE, fleet)
     fleet.fork(**QUICK)
     fleet.exchange.wait_for_posts(1, SLOW)
     frozen.signal(signal.SIGCONT)
@@ -235,7 +235,7 @@ def cases(postgres: PostgresServer) -> list[Case]:
         Case("postgresql", lambda fleet: slow(fleet, sql, partial(sql_at, fleet))),
         Case("sqlite", without_the_exchange),
         Case("postgresql", frozen_before_its_permit),
-        Case("postgresql", frozen_in_mid_request),
+        Case("postgresql", frozen_before_the_write),
     ]
 
 

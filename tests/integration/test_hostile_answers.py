@@ -141,7 +141,7 @@ def cancel_at(answer: Callable[[socket.socket], None]) -> Reply:
         server.start()
         timeouts = Timeouts(**dict.fromkeys(("connect", "read", "total"), timedelta(seconds=5)))
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"
-        client = Exchange(url, Bearer.fixed(SecretStr(TOKEN)), timeouts=timeouts, connections=1)
+        client = Exchange(url, Bearer.fixed(SecretStr(TOKEN)), timeouts=timeouts)
         try:
             return client.cancel(b'{"orderId":7}', no_permit)
         finally:

@@ -53,7 +53,7 @@ def ask() -> Iterator[Callable[[Says], Desk]]:
         def make(says: Says) -> Desk:
             server = stack.enter_context(rogue())
             bounds = Timeouts(**dict.fromkeys(("connect", "read", "total"), timedelta(seconds=5)))
-            client = Exchange(server.url(), Bearer.fixed(SecretStr(TOKEN)), timeouts=bounds, connections=4)
+            client = Exchange(server.url(), Bearer.fixed(SecretStr(TOKEN)), timeouts=bounds)
             stack.callback(client.close)
             desk = Desk(client, server, dict(says))
 

@@ -122,7 +122,7 @@ def database_says(url: str) -> str:
 
 def exchange_says(url: str) -> str:
     bounds = Timeouts(connect=BOUND, read=BOUND, total=BOUND)
-    exchange = client.Exchange(url, Bearer.fixed(SecretStr("token")), timeouts=bounds, connections=1)
+    exchange = client.Exchange(url, Bearer.fixed(SecretStr("token")), timeouts=bounds)
     reply = exchange.cancel(b'{"orderId": 1}', client.no_permit)
     exchange.close()
     assert isinstance(reply, NotSent)

@@ -112,7 +112,7 @@ def test_no_cancel_leaves_in_a_dry_run_whoever_decided_otherwise(ledger: Ledger,
     login = Login(name="any", token=SecretStr("any-token"))
     for dry_run, left in ((True, 0), (False, 1)):
         governor = governor_of(ledger, replace(POLICY, dry_run=dry_run), utc_now, limited=False)
-        with closing(clients(exchange.url, [login], bounds, connections=1, governor=governor)) as made:
+        with closing(clients(exchange.url, [login], bounds, governor=governor)) as made:
             reply = made.by_name["any"].cancel(b'{"orderId":1}', lambda: None)
         assert len(exchange.requests()) == left
         assert isinstance(reply, NotSent) is dry_run
@@ -128,7 +128,7 @@ def keeping(ledger: Ledger, exchange: Exchange, password: str = "pw") -> Iterato
     login = Login(name="alice", credentials=credentials)
     bounds = Timeouts(connect=SECOND, read=SECOND, total=SECOND)
     with ExitStack() as ending:
-        made = clients(exchange.url, [login], bounds, connections=2)
+        made = clients(exchange.url, [login], bounds)
         ending.callback(made.close)
         governor = governor_of(ledger, POLICY, utc_now, limited=False)
         (keeper,) = keepers(made, ledger, governor, timeouts=bounds, lockout=A_DAY)

@@ -41,7 +41,7 @@ def connect() -> Iterator[Callable[[str], Exchange]]:
         def make(url: str, **wider: float) -> Exchange:
             bounds = {"connect": 0.4, "read": 0.5, "total": TOTAL} | wider
             timeouts = Timeouts(**{name: timedelta(seconds=bound) for name, bound in bounds.items()})
-            client = Exchange(url, Bearer.fixed(SecretStr(TOKEN)), timeouts=timeouts, connections=4)
+            client = Exchange(url, Bearer.fixed(SecretStr(TOKEN)), timeouts=timeouts)
             stack.callback(client.close)
             return client
 

@@ -227,7 +227,7 @@ SCENES: dict[Gap, tuple[Scene, ...]] = {
     Gap.START_DUE: (partial(at_work, nth=3),),
     Gap.START_ON_DISK: (partial(at_work, nth=2),),
     Gap.PERMITTED: (partial(at_work, nth=2),),
-    Gap.REQUEST_HALF_SENT: (at_work,),
+    Gap.REQUEST_DUE: (at_work,),
     Gap.REQUEST_SENT: (partial(at_work, nth=2),),
     Gap.ANSWER_HALF_READ: (at_work,),
     Gap.ANSWERED: (partial(at_work, nth=3),),
@@ -276,7 +276,7 @@ SCENES: dict[Gap, tuple[Scene, ...]] = {
 ON_DISK: dict[Gap, tuple[str, int]] = {
     Gap.START_ON_DISK: ("starts", 2),
     Gap.PERMITTED: ("starts", 2),
-    Gap.REQUEST_HALF_SENT: ("starts", 1),
+    Gap.REQUEST_DUE: ("starts", 1),
     Gap.REQUEST_SENT: ("starts", 2),
     Gap.ANSWERED: ("starts", 3),
     Gap.REPLY_ON_DISK: ("replies", 2),

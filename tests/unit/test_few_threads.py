@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from tests.parts.exchange import eventually
 from worker.app.health import Health
 from worker.app.monitor import Monitor
-from worker.exchange.wire import Names
+from worker.exchange.names import Names
 from worker.settings import Endpoint
 from worker.work.shift import Senders
 

@@ -23,7 +23,6 @@ FLOORS: list[set[str]] = [
 ROOMS = {
     "redis": {"worker/ledger"},
     "requests": {"worker/exchange"},
-    "urllib3": {"worker/exchange"},
     "sqlalchemy": {
         "worker/audit",
         "models",

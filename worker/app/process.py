@@ -166,7 +166,6 @@ class WorkerProcess:
             settings.exchange_url,
             self._logins,
             timeouts,
-            connections=settings.concurrency,
             governor=self._governor,
         )
         opened.callback(exchanges.close)

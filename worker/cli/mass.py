@@ -180,7 +180,7 @@ def _lists(
     )
     limited = bool(limits_from(settings.rate_limit))
     governor = governor_for_commands(ledger, policy_from(settings, random.random), limited=limited)
-    found = clients(settings.exchange_url, [login], timeouts, connections=1, governor=governor)
+    found = clients(settings.exchange_url, [login], timeouts, governor=governor)
     opened.callback(found.close)
     kept = keepers(found, ledger, governor, timeouts=timeouts, lockout=settings.lockout)
     for keeper in kept:

@@ -77,7 +77,7 @@ def _ask(login: Login, settings: Settings, ledger: Ledger) -> None:
     bounds = Timeouts(connect=CALL_BOUND, read=CALL_BOUND, total=CALL_BOUND)
     policy = policy_from(settings, lambda: 0.0)
     governor = governor_of(ledger, policy, utc_now, limited=bool(settings.rate_limit))
-    exchanges = clients(settings.exchange_url, [login], bounds, connections=1)
+    exchanges = clients(settings.exchange_url, [login], bounds)
     with ExitStack() as opened:
         opened.callback(exchanges.close)
         for keeper in keepers(exchanges, ledger, governor, timeouts=bounds, lockout=settings.lockout):

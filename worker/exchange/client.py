@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import orjson
 from requests import PreparedRequest, Request
+from requests.structures import CaseInsensitiveDict
 
 from worker.exchange.accounts import Accounts
 from worker.exchange.governor import Gate
@@ -31,6 +32,12 @@ READ_BATCH = 100
 # No order has more contracts; a larger number is no number of contracts.
 MOST_CONTRACTS = 10**9
 UNREADABLE = -1
+HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",  # nothing compressed: nothing to blow up
+    "User-Agent": "cancelq",
+}
+HEADERS_OF_POST = {**HEADERS, "Content-Type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,16 +78,15 @@ class Exchange:
     """A pool of guarded connections to one base URL, under one login's token of the moment."""
 
     def __init__(
-        self, base_url: str, bearer: Bearer, *, timeouts: Timeouts, connections: int, gate: Gate | None = None
+        self, base_url: str, bearer: Bearer, *, timeouts: Timeouts, gate: Gate | None = None
     ) -> None:
         if base_url.startswith("https:"):
             trusted()  # what cannot be read is said now, not to each cancel
         self._gate = gate
-        self._base = base_url
+        self._base = Request("GET", base_url).prepare().url  # the name as it goes over the wire
         self.bearer = bearer
         self._total = timeouts.total
-        self._line = Line(timeouts, connections=connections)
-        self._cancel = self._prepared("POST", "/order/cancelorder")
+        self._line = Line(timeouts)
         self.accounts = Accounts(self._account_list)
 
     def close(self) -> None:
@@ -91,9 +97,6 @@ class Exchange:
 
         Once `held` says no the request is cut, answered or not.
         """
-        request = self._cancel.copy()
-        request.body = body
-        request.headers["Content-Length"] = str(len(body))
         gate = self._gate
 
         def last_check() -> None:
@@ -101,6 +104,7 @@ class Exchange:
                 gate.require_post()
             permit()
 
+        request = self._request("POST", "/order/cancelorder", body)
         return self._send(request, Wire(last_check, self._total, held), CANCEL_BODY_CAP)
 
     def orders(self, ids: Sequence[OrderId]) -> OrdersRead:
@@ -171,7 +175,7 @@ class Exchange:
 
     def _get(self, path: str, cap: int = READ_BODY_CAP) -> Reply:
         permit = self._gate.require_read if self._gate is not None else no_permit
-        return self._send(self._prepared("GET", path), Wire(permit, self._total), cap)
+        return self._send(self._request("GET", path), Wire(permit, self._total), cap)
 
     def _send(self, request: PreparedRequest, wire: Wire, cap: int) -> Reply:
         token = self.bearer.token()
@@ -186,15 +190,14 @@ class Exchange:
             return replace(reply, revision=token.revision)
         return reply
 
-    def _prepared(self, method: str, path: str) -> PreparedRequest:
-        headers = {
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",  # nothing compressed: nothing to blow up
-            "User-Agent": "cancelq",
-        }
-        if method == "POST":
-            headers["Content-Type"] = "application/json"
-        return Request(method, self._base + path, headers=headers).prepare()
+    def _request(self, method: str, path: str, body: bytes | None = None) -> PreparedRequest:
+        """What Request.prepare() would make of it, without parsing the address each time."""
+        request = PreparedRequest()
+        request.method, request.url, request.body = method, f"{self._base}{path}", body
+        request.headers = CaseInsensitiveDict(HEADERS if body is None else HEADERS_OF_POST)
+        if body is not None:
+            request.headers["Content-Length"] = str(len(body))
+        return request
 
 
 def own_label(job_id: str, attempt: int | str) -> str:

@@ -33,7 +33,6 @@ def clients(
     logins: Sequence[Login],
     timeouts: Timeouts,
     *,
-    connections: int,
     governor: Governor | None = None,
 ) -> Clients:
     """Without a token yet where one has to be asked for."""
@@ -42,7 +41,6 @@ def clients(
             base_url,
             Bearer.fixed(login.token) if login.token is not None else Bearer(),
             timeouts=timeouts,
-            connections=connections,
             gate=governor.gate(login.lane) if governor is not None else None,
         )
         for login in logins

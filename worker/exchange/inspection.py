@@ -12,9 +12,9 @@ from worker.clock import Offset, monotonic, offset, utc_now
 from worker.errors import CancelqError
 from worker.exchange.client import Exchange
 from worker.exchange.line import Timeouts
+from worker.exchange.names import NAMES
 from worker.exchange.token import Bearer
 from worker.exchange.trust import trusted
-from worker.exchange.wire import NAMES
 from worker.job import OrderId
 from worker.reply import Answered, Reply
 from worker.secret import SecretStr
@@ -68,7 +68,6 @@ def try_token(base_url: str, token: SecretStr, bound: timedelta) -> Reply:
         base_url,
         Bearer.fixed(token),
         timeouts=Timeouts(connect=bound, read=bound, total=bound),
-        connections=1,
     )
     try:
         return exchange.orders([NOBODYS_ORDER]).reply

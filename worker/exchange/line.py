@@ -4,14 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any
+from typing import cast
 
 from requests import PreparedRequest
+from requests.structures import CaseInsensitiveDict
 
 from worker.clock import utc_now
 from worker.errors import Withheld
 from worker.exchange.quoted import body_without_token, text_without_token
-from worker.exchange.wire import HERE, GuardedAdapter, Watchdog, Wire
+from worker.exchange.transport import Answer, Bounds, GuardedAdapter
+from worker.exchange.wire import HERE, Watchdog, Wire
 from worker.gaps import Gap, reached
 from worker.reply import Answered, NotSent, Reply, Unanswered
 
@@ -32,9 +34,9 @@ class Timeouts:
 class Line:
     """A pool of guarded connections; thread-safe."""
 
-    def __init__(self, timeouts: Timeouts, *, connections: int) -> None:
-        self._timeouts = timeouts
-        self._adapter = GuardedAdapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
+    def __init__(self, timeouts: Timeouts) -> None:
+        bounds = Bounds(timeouts.connect.total_seconds(), timeouts.read.total_seconds())
+        self._adapter = GuardedAdapter(bounds)
         self._watchdog = Watchdog()
 
     def close(self) -> None:
@@ -54,16 +56,17 @@ class Line:
             self._watchdog.release(wire)
 
     def _exchange_bytes(self, request: PreparedRequest, wire: Wire, cap: int) -> Reply:
-        timeout = (self._timeouts.connect.total_seconds(), self._timeouts.read.total_seconds())
-        response = self._adapter.send(request, stream=True, timeout=timeout)
+        response = self._adapter.send(request)
+        answer = cast("Answer", response.raw)
         reached(Gap.ANSWER_HALF_READ)
-        body = _read_body(response.raw, cap + 1)
+        try:
+            body = answer.read_up_to(cap + 1)
+        finally:
+            wire.finish()  # before somebody else may have the connection
+            answer.release_conn()
         if wire.is_cut and _ends_with_connection(response.headers):
             raise TimeoutError("the wire bound passed before the answer's end")
         truncated = len(body) > cap
-        if truncated:
-            response.raw.close()
-        response.raw.release_conn()
         answered_at = utc_now()
         return Answered(
             status=response.status_code,
@@ -73,15 +76,6 @@ class Line:
             sent_at=wire.sent_at or answered_at,
             answered_at=answered_at,
         )
-
-
-def _read_body(raw: Any, room: int) -> bytes:
-    """Up to `room` bytes. Only an empty read compares with Content-Length: a short one says nothing about the end."""
-    parts = []
-    while room > 0 and (part := raw.read(room, decode_content=False)):
-        parts.append(part)
-        room -= len(part)
-    return b"".join(parts)
 
 
 def _ends_with_connection(headers: Mapping[str, str]) -> bool:
@@ -103,8 +97,6 @@ def _failed(wire: Wire, said: str, error: Exception) -> Reply:
     return Unanswered(error=said, sent_at=wire.sent_at, ended_at=utc_now())
 
 
-def _kept(headers: Mapping[str, str], request: PreparedRequest) -> Mapping[str, str]:
-    kept = {
-        k.lower(): text_without_token(v, request) for k, v in headers.items() if k.lower() in KEPT_HEADERS
-    }
-    return MappingProxyType(kept)
+def _kept(headers: CaseInsensitiveDict[str], request: PreparedRequest) -> Mapping[str, str]:
+    lower = headers.lower_items()
+    return MappingProxyType({k: text_without_token(v, request) for k, v in lower if k in KEPT_HEADERS})

@@ -171,7 +171,7 @@ class Desk:
         self._base = base_url
         self._credentials = credentials
         self._total = timeouts.total
-        self._line = Line(timeouts, connections=1)
+        self._line = Line(timeouts)
 
     def close(self) -> None:
         self._line.close()

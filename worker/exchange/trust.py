@@ -23,8 +23,10 @@ def _context(bundle: str) -> ssl.SSLContext:
     """Read once: the public CAs take about 15 ms, and `requests` reads them for each new connection."""
     is_folder = Path(bundle).is_dir()
     try:
-        return ssl.create_default_context(
+        context = ssl.create_default_context(
             cafile=None if is_folder else bundle, capath=bundle if is_folder else None
         )
     except OSError as error:
         raise ConfigError(f"{BUNDLE}: no CA certificates can be read from {bundle}: {error}") from error
+    context.set_alpn_protocols(["http/1.1"])
+    return context

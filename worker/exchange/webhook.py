@@ -20,7 +20,7 @@ class Webhook:
 
     def __init__(self, url: SecretStr) -> None:
         self._url = url
-        self._line = Line(TIMEOUTS, connections=1)
+        self._line = Line(TIMEOUTS)
 
     def post(self, alert: bytes) -> str | None:
         """Deliver one JSON text; what went wrong, or None once the receiver has taken it."""

@@ -120,7 +120,7 @@ def _read(ids: Sequence[OrderId], settings: Settings, token: SecretStr) -> Order
         read=min(settings.read_timeout, REQUEST_BOUND),
         total=min(settings.total_timeout, REQUEST_BOUND),
     )
-    exchange = Exchange(settings.exchange_url, Bearer.fixed(token), timeouts=timeouts, connections=1)
+    exchange = Exchange(settings.exchange_url, Bearer.fixed(token), timeouts=timeouts)
     try:
         return exchange.orders(ids)
     finally:

@@ -1,5 +1,6 @@
 """Every hostile answer at once, through one worker: no good cancel waits for them, and none of them costs memory."""
 
+import contextlib
 import gzip
 import socket
 import ssl
@@ -9,6 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.parts.exchange import TOKEN
 from tests.parts.fleet import Fleet, Worker
 from tests.parts.kills import assert_nothing_lost
@@ -16,7 +19,7 @@ from worker.clock import utc_now
 from worker.exchange.client import Exchange, no_permit
 from worker.exchange.line import Timeouts
 from worker.exchange.token import Bearer
-from worker.reply import NotSent, Reply
+from worker.reply import Answered, NotSent, Reply, Unanswered
 from worker.secret import SecretStr
 
 LATE = timedelta(seconds=3)  # the requirement: no cancel waits longer for others' answers
@@ -179,3 +182,59 @@ def test_a_certificate_that_nobody_vouches_for_gets_nothing(tmp_path: Path) -> N
     assert isinstance(reply, NotSent)
     assert "self-signed certificate" in reply.error
     assert [isinstance(found, ssl.SSLError) for found in met] == [True]
+
+
+# --- the exchange, inside TLS
+
+
+@pytest.fixture
+def trusted_by_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    own = tmp_path / "own.pem"
+    own.write_text(SELF_SIGNED)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(own))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own)
+    return context
+
+
+def test_an_answer_that_ends_without_the_goodbye_of_tls_may_be_cut(trusted_by_us: ssl.SSLContext) -> None:
+    def answer(connection: socket.socket) -> None:
+        with trusted_by_us.wrap_socket(connection.dup(), server_side=True) as inside:
+            assert inside.recv(65536)
+            inside.sendall(b'HTTP/1.1 200 OK\r\n\r\n{"comm')
+
+    reply = cancel_at(answer)
+    assert isinstance(reply, Unanswered)
+    assert "EOF" in reply.error
+
+
+def test_a_second_answer_is_not_taken_for_the_next_cancels(trusted_by_us: ssl.SSLContext) -> None:
+    """In one record of TLS with the first one's body: no look at the socket shows it."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n"
+    one, two, other = (b'{"commandId":%d}' % number for number in (1, 2, 9))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
+
+        def serve() -> None:
+            for records in ((head, one + head + other), (head, two)):
+                with (
+                    listener.accept()[0] as connection,
+                    trusted_by_us.wrap_socket(connection.dup(), server_side=True) as inside,
+                ):
+                    assert inside.recv(65536)
+                    for record in records:
+                        inside.sendall(record)
+                    with contextlib.suppress(ssl.SSLError):  # we close without a goodbye
+                        inside.recv(65536)
+
+        server = threading.Thread(target=serve)
+        server.start()
+        bounds = Timeouts(**dict.fromkeys(("connect", "read", "total"), timedelta(seconds=5)))
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"
+        client = Exchange(url, Bearer.fixed(SecretStr(TOKEN)), timeouts=bounds)
+        try:
+            replies = [client.cancel(b'{"orderId":7}', no_permit) for _ in range(2)]
+        finally:
+            client.close()
+            server.join()
+    assert [reply.body for reply in replies if isinstance(reply, Answered)] == [one, two]

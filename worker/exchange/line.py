@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from requests import PreparedRequest
 from requests.structures import CaseInsensitiveDict
@@ -12,10 +12,13 @@ from requests.structures import CaseInsensitiveDict
 from worker.clock import utc_now
 from worker.errors import Withheld
 from worker.exchange.quoted import body_without_token, text_without_token
-from worker.exchange.transport import Answer, Bounds, GuardedAdapter
+from worker.exchange.transport import Bounds, GuardedAdapter
 from worker.exchange.wire import HERE, Watchdog, Wire
 from worker.gaps import Gap, reached
 from worker.reply import Answered, NotSent, Reply, Unanswered
+
+if TYPE_CHECKING:
+    from worker.exchange.answer import Answer
 
 # Of an error's text, as of an attempt's row.
 MOST_SAID = 500
@@ -64,7 +67,7 @@ class Line:
         finally:
             wire.finish()  # before somebody else may have the connection
             answer.release_conn()
-        if wire.is_cut and _ends_with_connection(response.headers):
+        if wire.is_cut and answer.ends_with_connection:
             raise TimeoutError("the wire bound passed before the answer's end")
         truncated = len(body) > cap
         answered_at = utc_now()
@@ -76,17 +79,6 @@ class Line:
             sent_at=wire.sent_at or answered_at,
             answered_at=answered_at,
         )
-
-
-def _ends_with_connection(headers: Mapping[str, str]) -> bool:
-    """Whether nothing but the connection's end tells where the body ends: a cut one would look whole.
-
-    A head that was cut itself may have lost the length.
-    """
-    return (
-        not headers.get("content-length", "").strip().isdigit()
-        and headers.get("transfer-encoding", "").lower() != "chunked"
-    )
 
 
 def _failed(wire: Wire, said: str, error: Exception) -> Reply:

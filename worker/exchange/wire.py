@@ -63,13 +63,16 @@ class Wire:
             self.sent_at = utc_now()
             self.started = True
 
-    def keep(self, guard: socket.socket) -> None:
-        """The connection is closed, but an answer that ends with it may still be read from its socket."""
+    def take(self, guard: socket.socket, connection: Cuttable) -> None:
+        """Close the handle of a closed connection: if a cut may just be under way, only with this request's end.
+
+        Its number could be another socket's by then.
+        """
         with self._lock:
-            if self._over:
-                guard.close()
-            else:
+            if self._connection is connection:
                 self._kept.append(guard)
+            else:
+                guard.close()
 
     def cut(self) -> None:
         """Shut the socket down under whoever waits on it."""
@@ -79,8 +82,6 @@ class Wire:
             self.is_cut = True
             if self._connection is not None:
                 self._connection.shut_down()
-            for guard in self._kept:
-                shut_down(guard)
 
     def finish(self) -> None:
         """From here on the connection may belong to somebody else."""

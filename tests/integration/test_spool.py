@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from worker.errors import ConfigError
 from worker.job import Steering
 from worker.ledger import spool as spooling
 from worker.ledger.client import Ledger
+from worker.ledger.receipt import Fate, Letter
+from worker.ledger.relay import Relay
 from worker.ledger.spool import Spool
 
 NOBODY = "redis://user:secret@127.0.0.1:1/0"
@@ -370,6 +372,27 @@ def test_threads_of_one_object_share_it_too(away: CancelQueue, back: CancelQueue
     for first in "1234":
         own = [request_id for request_id in stored if request_id[1] == first]
         assert own == sorted(own)
+
+
+def test_what_waits_goes_in_order_through_a_server_that_is_still_loading(path: Path) -> None:
+    """It answers LOADING to the first commands of a pipeline, and takes those that come after its data."""
+    refusals = [3, 2, 0, 0]
+    taken: list[str] = []
+
+    def deliver(letters: Sequence[Letter], _give_up: timedelta) -> list[Receipt]:
+        loading = refusals.pop(0)
+        taken.extend(letter.request_id for letter in letters[loading:])
+        return [
+            letter.returned(Fate.NOT_STORED if nth < loading else Fate.ACCEPTED, "LOADING")
+            for nth, letter in enumerate(letters)
+        ]
+
+    spool = Spool(path, "cancelq")
+    spool.append([f'{{"orderId":{n},"requestId":"r{n}"}}' for n in range(1, 9)])
+    relay = Relay(spool, deliver, timedelta(seconds=5))
+    eventually(spool.is_empty, what="an empty spool")
+    relay.close()
+    assert taken == [f"r{n}" for n in range(1, 9)]
 
 
 # --- wrong use

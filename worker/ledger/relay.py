@@ -77,12 +77,18 @@ class Relay:
             thread.join(2 * self._bound.total_seconds())
 
     def _send_batch(self, sent: SentOn, give_up: timedelta) -> None:
-        """One round trip; nothing is forgotten before its answer, so a crash sends it twice: `duplicate`."""
+        """Nothing is forgotten before its answer, so a crash sends it twice: `duplicate`.
+
+        The oldest goes alone: a server that is still loading its data refuses what comes first and takes what comes later.
+        """
         if monotonic() >= give_up:
             sent.waiting = "earlier requests still wait in the spool"
             return
         entries = self._spool.read()
-        receipts = self._deliver([_letter(entry) for entry in entries], give_up)
+        letters = [_letter(entry) for entry in entries]
+        receipts = self._deliver(letters[:1], give_up)
+        if not any(map(_must_wait, receipts)):
+            receipts += self._deliver(letters[1:], give_up)
         reached(Gap.SPOOL_SENT)
         through = next((i for i, receipt in enumerate(receipts) if _must_wait(receipt)), len(receipts))
         if through < len(receipts):

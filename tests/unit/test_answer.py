@@ -232,6 +232,7 @@ def test_what_might_be_read_in_two_ways_is_no_answer(text: bytes) -> None:
         (OK + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n", b"{}", "rest"),
         (b"HTTP/1.1 204 No Content\r\n\r\n", b"", "rest"),
         (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", b"", "rest"),
+        (b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n", b"", "rest"),
         (OK + b"Content-Length: 0\r\n\r\n", b"", "rest"),
         (OK + b"Content-Length: 2000\r\n\r\n", b"x" * CAP, "close"),  # more than anybody wants
     ],

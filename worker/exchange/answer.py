@@ -5,7 +5,7 @@ size in Python's own notation. Here each of these is a BrokenAnswerError (RFC 91
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from socket import socket
 
 # One answer's lines together; the exchange's are some 500 bytes.
@@ -22,6 +22,7 @@ FIELD = re.compile(_NAME + rb":" + _TEXT)
 CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[\t ]*(?:;" + _TEXT + rb")?")
 LENGTH = re.compile(r"[0-9]{1,18}")
 WITHOUT_BODY = frozenset({204, 304})
+CHUNKED = -1
 
 
 class BrokenAnswerError(Exception):
@@ -37,40 +38,19 @@ class Answer:
         self._rest, self._close = rest, close
         self._ahead = b""  # what was received and not read yet
         version, self.status, self.fields = self._final_head()
-        self.is_whole = False  # the body was read to its end
-        self.is_chunked = "transfer-encoding" in self.fields
-        self._left = (
-            0 if self.is_chunked else _length(self.status, self.fields)
-        )  # of the body, or of this chunk
-        if self.is_chunked and (version == b"0" or not _is_plainly_chunked(self.fields)):
-            raise BrokenAnswerError("its length is said in no one way")
+        length = _length(version, self.status, self.fields)
         words = self.fields.get("connection", "").lower().replace(" ", "").split(",")
-        self._keeps = version == b"1" and "close" not in words and self._left is not None
-        self._note_end()
-
-    @property
-    def ends_with_connection(self) -> bool:
-        """Whether nothing but the connection's end tells where the body ends: a cut one would look whole."""
-        return self._left is None
+        self._keeps = version == b"1" and "close" not in words and length is not None
+        self._pieces = self._body(length)
+        self._piece = b""
+        self.is_whole = False  # the body was read to its end
+        # Nothing but the connection's end tells where the body ends: a cut one would look whole.
+        self.ends_with_connection = length is None
 
     def read(self, room: int) -> bytes:
         """At most `room` bytes of the body, none at its end; BrokenAnswerError if it is cut."""
-        if self.is_whole:
-            return b""
-        if self.is_chunked and not self._left:
-            self._left = self._next_chunk()
-            if not self._left:
-                return b""
-        part = self._some(room if self._left is None else min(room, self._left))
-        if self._left is None:
-            self.is_whole = not part
-            return part
-        if not part:
-            raise BrokenAnswerError(f"its body ended {self._left} bytes early")
-        self._left -= len(part)
-        if self.is_chunked and not self._left and self._line():
-            raise BrokenAnswerError("a chunk is longer than it said")
-        self._note_end()
+        piece = self._piece or next(self._pieces, b"")
+        part, self._piece = piece[:room], piece[room:]
         return part
 
     def read_up_to(self, room: int) -> bytes:
@@ -90,10 +70,8 @@ class Answer:
         if self.is_whole and self._keeps and not self._ahead:
             self._rest()
         else:
+            self._pieces.close()
             self._close()
-
-    def _note_end(self) -> None:
-        self.is_whole = self.is_whole or (self._left == 0 and not self.is_chunked)
 
     def _final_head(self) -> tuple[bytes, int, Mapping[str, str]]:
         """The minor version, the status and the headers, names in lower case; what is only on the way (1xx) is passed over."""
@@ -105,24 +83,41 @@ class Answer:
             if status >= 200:
                 return head[1], status, _fields(head[3].decode("iso-8859-1"))
 
-    def _next_chunk(self) -> int:
-        """The next chunk's size; after the last one the trailers are passed over, and the body has ended."""
-        size = CHUNK.fullmatch(self._line())
+    def _body(self, length: int | None) -> Generator[bytes, None, None]:
+        if length is None:
+            yield from iter(lambda: self._some(RECV), b"")
+        elif length == CHUNKED:
+            yield from self._chunks()
+        else:
+            yield from self._counted(length)
+        self.is_whole = True
+
+    def _chunks(self) -> Iterator[bytes]:
+        while size := self._chunk_size():
+            yield from self._counted(size)
+            if self._until(b"\r\n"):
+                raise BrokenAnswerError("a chunk is longer than it said")
+        for _ in range(MOST_LINES):
+            trailer = self._until(b"\r\n")
+            if not trailer:
+                return
+            if FIELD.fullmatch(trailer) is None:
+                break
+        raise BrokenAnswerError("its trailers are none")
+
+    def _chunk_size(self) -> int:
+        size = CHUNK.fullmatch(self._until(b"\r\n"))
         if size is None:
             raise BrokenAnswerError("a chunk's size is none")
-        if int(size[1], 16) == 0:
-            for _ in range(MOST_LINES):
-                line = self._line()
-                if not line:
-                    self.is_whole = True
-                    return 0
-                if FIELD.fullmatch(line) is None:
-                    break
-            raise BrokenAnswerError("its trailers are none")
         return int(size[1], 16)
 
-    def _line(self) -> bytes:
-        return self._until(b"\r\n")
+    def _counted(self, left: int) -> Iterator[bytes]:
+        while left > 0:
+            part = self._some(left)
+            if not part:
+                raise BrokenAnswerError(f"it ended {left} bytes early")
+            left -= len(part)
+            yield part
 
     def _until(self, end: bytes) -> bytes:
         """All bytes before `end`, which is passed over."""
@@ -157,17 +152,18 @@ def _fields(lines: str) -> Mapping[str, str]:
     return fields
 
 
-def _length(status: int, fields: Mapping[str, str]) -> int | None:
-    """The body's; None where it ends with the connection."""
+def _length(version: bytes, status: int, fields: Mapping[str, str]) -> int | None:
+    """The body's, or CHUNKED; None where it ends with the connection."""
     if status in WITHOUT_BODY:
         return 0
-    if "content-length" not in fields:
+    encoding, length = fields.get("transfer-encoding"), fields.get("content-length")
+    if encoding is not None:
+        if encoding.lower() != "chunked" or length is not None or version == b"0":
+            raise BrokenAnswerError("its length is said in no one way")
+        return CHUNKED
+    if length is None:
         return None
-    said = set(fields["content-length"].split(", "))
-    if len(said) > 1 or not LENGTH.fullmatch(length := said.pop()):
-        raise BrokenAnswerError(f"its length is {fields['content-length']!r:.60}")
-    return int(length)
-
-
-def _is_plainly_chunked(fields: Mapping[str, str]) -> bool:
-    return fields["transfer-encoding"].lower() == "chunked" and "content-length" not in fields
+    said = set(length.split(", "))
+    if len(said) > 1 or not LENGTH.fullmatch(said.pop()):
+        raise BrokenAnswerError(f"its length is {length!r:.60}")
+    return int(length.partition(",")[0])

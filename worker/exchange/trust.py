@@ -29,4 +29,7 @@ def _context(bundle: str) -> ssl.SSLContext:
     except OSError as error:
         raise ConfigError(f"{BUNDLE}: no CA certificates can be read from {bundle}: {error}") from error
     context.set_alpn_protocols(["http/1.1"])
+    # With OpenSSL 3 Python asks for the lenience of 1.1: an end without TLS's goodbye, which anybody on the way can make,
+    # would be an end like any other.
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     return context

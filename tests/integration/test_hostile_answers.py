@@ -132,13 +132,15 @@ def test_hostile_answers_delay_no_other_cancel_and_cost_no_memory(plain_fleet: F
 # --- what is not the exchange at all
 
 
-def cancel_at(answer: Callable[[socket.socket], None]) -> Reply:
-    """What comes of a cancel over https to a server that plays `answer` on its one connection."""
+def cancels_at(*answers: Callable[[socket.socket], None]) -> list[Reply]:
+    """What comes of as many cancels over https at a server that plays each answer on a connection of its own."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
 
         def serve() -> None:
-            with listener.accept()[0] as connection:
-                answer(connection)
+            for answer in answers:
+                with listener.accept()[0] as connection:
+                    answer(connection)
 
         server = threading.Thread(target=serve)
         server.start()
@@ -146,10 +148,10 @@ def cancel_at(answer: Callable[[socket.socket], None]) -> Reply:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"
         client = Exchange(url, Bearer.fixed(SecretStr(TOKEN)), timeouts=timeouts)
         try:
-            return client.cancel(b'{"orderId":7}', no_permit)
+            return [client.cancel(b'{"orderId":7}', no_permit) for _ in answers]
         finally:
-            server.join()
             client.close()
+            server.join()
 
 
 def test_an_answer_without_tls_gets_nothing() -> None:
@@ -159,7 +161,7 @@ def test_an_answer_without_tls_gets_nothing() -> None:
         met.append(connection.recv(65536))
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-    reply = cancel_at(answer)
+    (reply,) = cancels_at(answer)
     assert isinstance(reply, NotSent)
     assert "wrong version number" in reply.error.lower() or "record layer" in reply.error.lower()
     assert TOKEN.encode() not in met[0]
@@ -178,7 +180,7 @@ def test_a_certificate_that_nobody_vouches_for_gets_nothing(tmp_path: Path) -> N
         except OSError as error:
             met.append(error)
 
-    reply = cancel_at(answer)
+    (reply,) = cancels_at(answer)
     assert isinstance(reply, NotSent)
     assert "self-signed certificate" in reply.error
     assert [isinstance(found, ssl.SSLError) for found in met] == [True]
@@ -197,13 +199,26 @@ def trusted_by_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLCon
     return context
 
 
-def test_an_answer_that_ends_without_the_goodbye_of_tls_may_be_cut(trusted_by_us: ssl.SSLContext) -> None:
-    def answer(connection: socket.socket) -> None:
-        with trusted_by_us.wrap_socket(connection.dup(), server_side=True) as inside:
-            assert inside.recv(65536)
-            inside.sendall(b'HTTP/1.1 200 OK\r\n\r\n{"comm')
+def saying(
+    context: ssl.SSLContext, *records: bytes, goes_first: bool = False
+) -> Callable[[socket.socket], None]:
+    """Answers one request with these records; whoever goes first does it without TLS's goodbye."""
 
-    reply = cancel_at(answer)
+    def answer(connection: socket.socket) -> None:
+        with context.wrap_socket(connection.dup(), server_side=True) as inside:
+            assert inside.recv(65536)
+            for record in records:
+                inside.sendall(record)
+            if not goes_first:
+                with contextlib.suppress(ssl.SSLError):
+                    inside.recv(65536)
+
+    return answer
+
+
+def test_an_answer_that_ends_without_the_goodbye_of_tls_may_be_cut(trusted_by_us: ssl.SSLContext) -> None:
+    text = b'HTTP/1.1 200 OK\r\n\r\n{"comm'
+    (reply,) = cancels_at(saying(trusted_by_us, text, goes_first=True))
     assert isinstance(reply, Unanswered)
     assert "EOF" in reply.error
 
@@ -212,29 +227,5 @@ def test_a_second_answer_is_not_taken_for_the_next_cancels(trusted_by_us: ssl.SS
     """In one record of TLS with the first one's body: no look at the socket shows it."""
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n"
     one, two, other = (b'{"commandId":%d}' % number for number in (1, 2, 9))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(5)
-
-        def serve() -> None:
-            for records in ((head, one + head + other), (head, two)):
-                with (
-                    listener.accept()[0] as connection,
-                    trusted_by_us.wrap_socket(connection.dup(), server_side=True) as inside,
-                ):
-                    assert inside.recv(65536)
-                    for record in records:
-                        inside.sendall(record)
-                    with contextlib.suppress(ssl.SSLError):  # we close without a goodbye
-                        inside.recv(65536)
-
-        server = threading.Thread(target=serve)
-        server.start()
-        bounds = Timeouts(**dict.fromkeys(("connect", "read", "total"), timedelta(seconds=5)))
-        url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"
-        client = Exchange(url, Bearer.fixed(SecretStr(TOKEN)), timeouts=bounds)
-        try:
-            replies = [client.cancel(b'{"orderId":7}', no_permit) for _ in range(2)]
-        finally:
-            client.close()
-            server.join()
+    replies = cancels_at(saying(trusted_by_us, head, one + head + other), saying(trusted_by_us, head, two))
     assert [reply.body for reply in replies if isinstance(reply, Answered)] == [one, two]

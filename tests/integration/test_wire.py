@@ -127,14 +127,27 @@ def test_a_tls_handshake_that_drips_is_not_sent(connect: Any) -> None:
         assert isinstance(bounded(client), NotSent)
 
 
-def test_a_connect_that_takes_too_long_is_not_sent(connect: Any) -> None:
+@pytest.fixture
+def full_queue() -> Iterator[int]:
+    """A port whose next SYN is dropped."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, contextlib.ExitStack() as stack:
-        for _ in range(4):  # fills the queue: the next SYN is dropped
+        for _ in range(4):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(listener.getsockname())
-        client = connect(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
-        assert isinstance(bounded(client), NotSent)
+        yield listener.getsockname()[1]
+
+
+def test_a_connect_that_takes_too_long_is_not_sent(connect: Any, full_queue: int) -> None:
+    assert isinstance(bounded(connect(f"http://127.0.0.1:{full_queue}/v1")), NotSent)
+
+
+def test_many_addresses_of_which_none_answers_take_no_longer(
+    connect: Any, full_queue: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", full_queue))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [address] * 20)
+    assert isinstance(bounded(connect(f"http://many.invalid:{full_queue}/v1")), NotSent)
 
 
 # --- what never left

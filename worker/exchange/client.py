@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import orjson
-from requests import PreparedRequest, Request
+from requests import PreparedRequest
 from requests.structures import CaseInsensitiveDict
 
 from worker.exchange.accounts import Accounts
@@ -83,7 +83,7 @@ class Exchange:
         if base_url.startswith("https:"):
             trusted()  # what cannot be read is said now, not to each cancel
         self._gate = gate
-        self._base = Request("GET", base_url).prepare().url  # the name as it goes over the wire
+        self._base = base_url
         self.bearer = bearer
         self._total = timeouts.total
         self._line = Line(timeouts)

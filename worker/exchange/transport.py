@@ -17,7 +17,7 @@ from requests.structures import CaseInsensitiveDict
 from worker.exchange.answer import Answer
 from worker.exchange.names import NAMES, Address
 from worker.exchange.trust import trusted
-from worker.exchange.wire import HERE, shut_down
+from worker.exchange.wire import HERE
 from worker.gaps import Gap, reached
 
 
@@ -73,7 +73,8 @@ class Guarded:
         """Wake every read and write on the socket."""
         guard = self._guard
         if guard is not None:
-            shut_down(guard)
+            with suppress(OSError):  # already closed by the other side
+                guard.shutdown(socket.SHUT_RDWR)
 
     def _rest(self) -> None:
         """Wait for the next request to the same place; as many do as were ever busy at once."""

@@ -3,7 +3,6 @@
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -56,12 +55,11 @@ class Wire:
 
     def clear_to_write(self) -> None:
         """The last statement before the first byte: raises if the right to send is gone."""
-        if not self.started:
-            if monotonic() >= self.ends:
-                raise TimeoutError("the wire bound passed before the first byte")
-            self.permit()
-            self.sent_at = utc_now()
-            self.started = True
+        if monotonic() >= self.ends:
+            raise TimeoutError("the wire bound passed before the first byte")
+        self.permit()
+        self.sent_at = utc_now()
+        self.started = True
 
     def take(self, guard: socket.socket, connection: Cuttable) -> None:
         """Close the handle of a closed connection: if a cut may just be under way, only with this request's end.
@@ -130,8 +128,3 @@ class _Here(threading.local):
 
 
 HERE = _Here()
-
-
-def shut_down(guard: socket.socket) -> None:
-    with suppress(OSError):  # already closed by the other side
-        guard.shutdown(socket.SHUT_RDWR)

@@ -9,7 +9,7 @@ from kombu import Connection, Queue
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
-from tests.parts.ledger import Door, claimed_ids, closing, finish
+from tests.parts.ledger import Door, claimed_ids, clocked_library, closing, finish
 from tests.parts.valkey import PrivateValkey
 from worker.ledger.client import Ledger
 from worker.ledger.connection import broker_settings
@@ -279,6 +279,23 @@ def test_job_ids_sort_by_time_and_never_repeat(door: Door) -> None:
     ids = [door.enqueue(order)["jobId"] for order in range(1, 200)]
     assert ids == sorted(set(ids))
     assert all(len(job_id) == 36 and job_id[14] == "7" and job_id[19] in "89ab" for job_id in ids)
+
+
+def test_job_ids_sort_by_when_they_were_made_though_the_clock_is_set_back(
+    private_valkey: PrivateValkey, make_ledger: Callable[[str, str], Ledger]
+) -> None:
+    make_ledger(private_valkey.url, "cancelq")
+    with Redis.from_url(private_valkey.url, decode_responses=True) as redis:
+        redis.function_load(clocked_library("clock"), replace=True)
+        now = 1_800_000_000_000_999
+        ids = []
+        for order, step in enumerate(
+            [0, 17, -20, 0, 0, 0, 0, 0, -3_600_000_000, 1, 3_600_000_003, 1], start=1
+        ):
+            now += step
+            redis.set("clock", now)
+            ids.append(Door(redis, "cancelq").enqueue(order)["jobId"])
+    assert ids == sorted(set(ids))
 
 
 # --- bells

@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
-from tests.parts.ledger import NO_TIME, PLACES, Door, settle_in
+from tests.parts.ledger import NO_TIME, PLACES, Door, clocked_library, settle_in
 from tests.property.book import FATES, NOT_SENT, Book
 from tests.property.process import LEASE, Process, Scene
 from tests.property.strands import Luck, Stage, Strand
@@ -41,7 +41,6 @@ from worker.audit.verify import verify
 from worker.clock import to_micros
 from worker.embedded.valkey import ensure
 from worker.job import JobId, Steering
-from worker.ledger import library
 from worker.ledger.client import Ledger
 from worker.ledger.receipt import Letter
 from worker.policy import Policy
@@ -74,14 +73,6 @@ POLICY = Policy(
 )
 
 
-def clocked_library() -> str:
-    """The ledger's functions with the model's clock in place of the server's."""
-    real = "  local time = redis.call('TIME')\n  return tonumber(time[1]) * 1000000 + tonumber(time[2])\n"
-    source = library.source()
-    assert source.count(real) == 1
-    return source.replace(real, f"  return tonumber(redis.call('GET', '{CLOCK_KEY}'))\n")
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where the machine plays: a server and a migrated database of its own."""
@@ -101,7 +92,7 @@ class LedgerMachine(RuleBasedStateMachine):
         here = self.place
         self.redis = Redis.from_url(here.redis_url, decode_responses=True)
         self.redis.flushall()
-        self.redis.function_load(clocked_library(), replace=True)
+        self.redis.function_load(clocked_library(CLOCK_KEY), replace=True)
         for leftover in here.database.parent.glob(f"{here.database.name}*"):
             leftover.unlink()
         shutil.copyfile(here.template, here.database)
@@ -251,7 +242,7 @@ class LedgerMachine(RuleBasedStateMachine):
             case "bells are doubled":
                 self.redis.lpush(bells, *(self.redis.lrange(bells, 0, -1) or ["no bell at all"]))
             case _:
-                self.redis.function_load(clocked_library(), replace=True)
+                self.redis.function_load(clocked_library(CLOCK_KEY), replace=True)
 
     # --- workers
 

@@ -112,7 +112,7 @@ end
 local function logins_in_turn(prefix, now)
   local names, logins, stopped = all_logins(prefix), {}, is_held(prefix)
   for i = 1, #names do
-    local login = read_login(prefix, names[(i + made_ids + now) % #names + 1])
+    local login = read_login(prefix, names[(i + now) % #names + 1])
     login.limits, login.stopped = limits_of(prefix, login.name), stopped
     login.room = room_of(login.limits, now)
     logins[i] = login

@@ -3,13 +3,13 @@
 -- KEYS[1] is the ledger's prefix, "{cancelq}"; every other key is derived from it, in the same hash slot.
 -- Times are whole microseconds of this server's clock: exact in a double until the year 2255.
 
-local VERSION = 3013 -- thousands: generation, programs need the same one; rest: additions
+local VERSION = 3014 -- thousands: generation, programs need the same one; rest: additions
 local BELL_CAP = 16 -- one bell per overdue job would grow without end
 local BELL_STORM = 1000 -- nobody rings so often but somebody gone wild: the rest is cut off
 local FINISHED_LIFE_MS = 3600000 -- a finished job answers status for an hour; then the audit does
 local SWEEP_BATCH = 1000 -- leases mended per sweep: bounds the time other clients wait
 local INDEXES = {'closing', 'lapsed', 'urgent', 'due', 'confirm'} -- in order of claim; each login has its own
-local made_ids = 0 -- keeps ids apart that are made in the same microsecond
+local newest_at, made_then = 0, 0 -- of the newest id: its microsecond, and how many before it in the same one
 
 local function micros()
   local time = redis.call('TIME')
@@ -20,12 +20,19 @@ local function text_of(number)
   return string.format('%.0f', number)
 end
 
+-- Ids sort by when they were made, also when the clock was set back: then they count on from the newest one.
 local function new_id(now, seed)
-  made_ids = made_ids + 1
-  local milliseconds = math.floor(now / 1000)
+  if now > newest_at then
+    newest_at, made_then = now, 0
+  elseif made_then < 3 then
+    made_then = made_then + 1
+  else
+    newest_at, made_then = newest_at + 1, 0
+  end
+  local milliseconds = math.floor(newest_at / 1000)
   local time = string.format('%012x', milliseconds)
-  local fraction = (now - milliseconds * 1000) * 4 + made_ids % 4
-  local chance = redis.sha1hex(text_of(now) .. ' ' .. made_ids .. ' ' .. seed)
+  local fraction = (newest_at - milliseconds * 1000) * 4 + made_then
+  local chance = redis.sha1hex(text_of(newest_at) .. ' ' .. made_then .. ' ' .. seed)
   local variant = string.format('%x', 8 + tonumber(chance:sub(1, 1), 16) % 4)
   return string.format('%s-%s-7%03x-%s%s-%s', time:sub(1, 8), time:sub(9), fraction,
     variant, chance:sub(2, 4), chance:sub(5, 16))

@@ -40,13 +40,13 @@ local function accept(prefix, request, now, redrive_of)
   write('HSET', job_key(prefix, id), unpack(job))
   remember(prefix, request, id)
   ring(prefix, now)
-  return receipt(prefix, 'accepted', request, id)
+  return receipt(prefix, 'accepted', request, id, now)
 end
 
-local function repeated(prefix, request, seen)
+local function repeated(prefix, request, seen, now)
   local job_id, order_id, account = seen:match('^(%S+) (%d+) (.*)$')
   if order_id == request.orderId and account == request.account then
-    return receipt(prefix, 'duplicate', request, job_id)
+    return receipt(prefix, 'duplicate', request, job_id, now)
   end
   return refused('requestId: was used for order ' .. order_id .. ' of account ' .. cjson.encode(account)
     .. ' before', request.requestId)
@@ -73,7 +73,7 @@ local function admit(keys, args, redrive_of)
   request.requestId = request.requestId or new_id(now, 'request')
   local seen = redis.call('GET', prefix .. ':request:' .. request.requestId)
   if seen then
-    return repeated(prefix, request, seen)
+    return repeated(prefix, request, seen, now)
   end
   if meta(prefix, 'draining') then
     return refused(DRAINING, request.requestId)

@@ -105,5 +105,5 @@ local function join(prefix, job, request, now)
   end
   add_joiner(prefix, job, request, joiner_text(request, now), now)
   ring_if_due(prefix, job, now)
-  return receipt(prefix, 'joined', request, job.id)
+  return receipt(prefix, 'joined', request, job.id, now)
 end

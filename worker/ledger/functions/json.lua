@@ -80,6 +80,10 @@ end
 
 -- The text of the string that opens at `at` and the position after it; nil and why not.
 local function read_string(text, at)
+  local plain = text:match('^"([^"\\%c\128-\255]*)"', at) -- as nearly all are
+  if plain then
+    return plain, at + #plain + 2
+  end
   local parts, from = {}, at + 1
   while true do
     local stop = text:find('["\\%c]', from)

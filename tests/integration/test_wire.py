@@ -150,6 +150,16 @@ def test_many_addresses_of_which_none_answers_take_no_longer(
     assert isinstance(bounded(connect(f"http://many.invalid:{full_queue}/v1")), NotSent)
 
 
+def test_an_address_of_a_family_that_this_host_lacks_is_passed_over(
+    connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with rogue(lambda connection: connection.sendall(ACCEPTED)) as server:
+        lacking = (socket.AF_APPLETALK + 250, socket.SOCK_STREAM, 0, "", ("::1", server.port))
+        good = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", server.port))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [lacking, good])
+        assert isinstance(bounded(connect(server.url(host="both.invalid"))), Answered)
+
+
 # --- what never left
 
 
@@ -215,6 +225,13 @@ def test_a_permit_that_takes_its_time_is_not_overtaken_by_a_byte(connect: Any) -
         reply = bounded(connect(server.url()), slow)
     assert isinstance(reply, Answered)
     assert seen_before == [0]
+
+
+def test_a_permit_that_came_too_late_sends_nothing(connect: Any) -> None:
+    with rogue(lambda connection: connection.sendall(ACCEPTED)) as server:
+        client = connect(server.url())
+        assert isinstance(client.cancel(BODY, lambda: server.over.wait(TOTAL + 0.02) and None), NotSent)
+        assert server.requests == []
 
 
 # --- bytes left, no whole answer came
@@ -314,6 +331,27 @@ def test_a_kept_connection_that_the_server_closed_is_no_error(connect: Any) -> N
         assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize("meanwhile", ["an answer", "an end"])
+def test_what_comes_while_the_permit_is_asked_is_not_taken_for_the_answer(
+    connect: Any, meanwhile: str
+) -> None:
+    with rogue(lambda connection: connection.sendall(ACCEPTED)) as server:
+        client = connect(server.url())
+        assert isinstance(bounded(client), Answered)
+        (kept,) = server._connections
+
+        def slow() -> None:
+            if meanwhile == "an answer":
+                kept.sendall(ACCEPTED)
+            else:
+                kept.shutdown(socket.SHUT_WR)
+
+        assert isinstance(bounded(client, slow), NotSent)
+        assert len(server.requests) == 1
+        assert isinstance(bounded(client), Answered)
+        assert len(server.requests) == 2
+
+
 def test_a_kept_connection_that_dies_under_the_request_is_no_reason_to_send_again(connect: Any) -> None:
     with rogue(lambda connection: connection.sendall(ACCEPTED)) as server:
         client = connect(server.url())
@@ -361,7 +399,7 @@ class Raising:
 
     def send(self, _request: Any, **_options: Any) -> None:
         if self.late and HERE.wire is not None:
-            HERE.wire.clear_to_write()
+            HERE.wire.clear_to_write(lambda: True)
         raise self.error
 
     def close(self) -> None:

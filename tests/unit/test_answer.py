@@ -216,6 +216,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
         b"HTTP/1.1 099 x\r\nContent-Length: 2\r\n\r\n{}",
         b"HTTP/1.1 +200 x\r\nContent-Length: 2\r\n\r\n{}",
         b"HTTP/2 200\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + OK + b"Content-Length: 2\r\n\r\n{}",
     ],
 )
 def test_what_might_be_read_in_two_ways_is_no_answer(text: bytes) -> None:
@@ -240,6 +241,20 @@ def test_what_might_be_read_in_two_ways_is_no_answer(text: bytes) -> None:
 def test_where_an_answer_ends_and_whether_another_may_follow(head: bytes, body: bytes, told: str) -> None:
     read = Read(head, body, b"x" * 1000 if len(body) == CAP else b"")
     assert (read.body, read.told) == (body, [told])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", "there was none"),
+        (b"HTTP/1.1 2", "in the middle"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", "in the middle"),
+        (OK + b"Content-Length: SECRET\r\n\r\n", "not one number$"),  # a server may say the token back
+    ],
+)
+def test_an_error_says_what_was_missing_and_quotes_nothing(text: bytes, said: str) -> None:
+    with pytest.raises(BrokenAnswerError, match=said):
+        Read(text)
 
 
 def test_values_with_one_name_come_together() -> None:

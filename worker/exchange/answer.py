@@ -22,6 +22,7 @@ FIELD = re.compile(_NAME + rb":" + _TEXT)
 CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[\t ]*(?:;" + _TEXT + rb")?")
 LENGTH = re.compile(r"[0-9]{1,18}")
 WITHOUT_BODY = frozenset({204, 304})
+SWITCHED = 101
 CHUNKED = -1
 
 
@@ -37,6 +38,7 @@ class Answer:
         self._sock = sock
         self._rest, self._close = rest, close
         self._ahead = b""  # what was received and not read yet
+        self.status = 0
         version, self.status, self.fields = self._final_head()
         length = _length(version, self.status, self.fields)
         words = self.fields.get("connection", "").lower().replace(" ", "").split(",")
@@ -66,7 +68,11 @@ class Answer:
         self._keeps = False
 
     def release_conn(self) -> None:
-        """As requests calls it: the connection may serve another request only after one whole answer and not a byte more."""
+        """As requests calls it: the connection may serve another request only after one whole answer and not a byte more.
+
+        HTTP/1.1 says of no answer which request it is for: of what comes unasked only what is there before the next request
+        leaves can be told from an answer.
+        """
         if self.is_whole and self._keeps and not self._ahead:
             self._rest()
         else:
@@ -80,6 +86,8 @@ class Answer:
             if head is None or head[3].count(b"\n") > MOST_LINES:
                 raise BrokenAnswerError("its head is none")
             status = int(head[2])
+            if status == SWITCHED:
+                raise BrokenAnswerError("it goes on in another protocol, which nobody asked for")
             if status >= 200:
                 return head[1], status, _fields(head[3].decode("iso-8859-1"))
 
@@ -126,8 +134,9 @@ class Answer:
             looked = max(len(self._ahead) - len(end), 0)
             part = self._sock.recv(RECV)
             if not part:
+                begun = self._ahead or self.status
                 raise BrokenAnswerError(
-                    "the connection ended in the middle of it" if self._ahead else "there was none"
+                    "the connection ended in the middle of it" if begun else "there was none"
                 )
             self._ahead += part
         if not 0 <= at <= HEAD_CAP:
@@ -165,5 +174,5 @@ def _length(version: bytes, status: int, fields: Mapping[str, str]) -> int | Non
         return None
     said = set(length.split(", "))
     if len(said) > 1 or not LENGTH.fullmatch(said.pop()):
-        raise BrokenAnswerError(f"its length is {length!r:.60}")
+        raise BrokenAnswerError("its length is not one number")
     return int(length.partition(",")[0])

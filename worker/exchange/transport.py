@@ -44,10 +44,11 @@ class Guarded:
     def ask(self, request: PreparedRequest) -> Answer:
         """Connect if need be (that may take long), ask for the permit, send in one write, read the answer's head."""
         text = _text_of(request, self._netloc)
+        is_new = self._sock is None  # over TLS it may have received tickets already
         sock = self._sock or self._connect()
         if HERE.wire is not None:
             HERE.wire.on(self)
-            HERE.wire.clear_to_write()
+            HERE.wire.clear_to_write(lambda: is_new or self.is_silent())
         reached(Gap.REQUEST_DUE)
         sock.sendall(text)
         reached(Gap.REQUEST_SENT)
@@ -94,20 +95,25 @@ class Guarded:
         for family, host, port in addresses:
             if HERE.wire is not None and HERE.wire.is_cut:
                 raise TimeoutError("the wire bound passed before a connection stood")
-            sock = socket.socket(family, socket.SOCK_STREAM)
             try:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.settimeout(self._bounds.connect)
-                self._guard = sock.dup()
-                self._guard.settimeout(0)
-                sock.connect((host, port))
+                return self._reach_one(family, host, port)
             except OSError as error:
-                sock.close()
-                self._let_guard_go()
                 failed = error
-            else:
-                return sock
         raise failed
+
+    def _reach_one(self, family: int, host: str, port: int) -> socket.socket:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.settimeout(self._bounds.connect)
+            self._guard = sock.dup()
+            self._guard.settimeout(0)
+            sock.connect((host, port))
+        except OSError:
+            sock.close()
+            self._let_guard_go()
+            raise
+        return sock
 
     def _secured(self, sock: socket.socket) -> socket.socket:
         return sock
@@ -143,6 +149,7 @@ class GuardedAdapter(BaseAdapter):
     def __init__(self, bounds: Bounds) -> None:
         super().__init__()
         self._bounds = bounds
+        # The newest goes first: the other side closes what rests long, and may do so while a request is on its way.
         self._idle: dict[str, list[Guarded]] = {}
 
     def send(self, request: PreparedRequest, *_: Any, **__: Any) -> Response:

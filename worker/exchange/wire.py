@@ -53,13 +53,22 @@ class Wire:
         with self._lock:
             self._connection = connection
 
-    def clear_to_write(self) -> None:
-        """The last statement before the first byte: raises if the right to send is gone."""
-        if monotonic() >= self.ends:
-            raise TimeoutError("the wire bound passed before the first byte")
+    def clear_to_write(self, is_ready: Callable[[], bool]) -> None:
+        """The last statement before the first byte: raises if the right to send is gone, or the connection is not ready.
+
+        The permit may take a round trip: what was true before it is looked at again.
+        """
+        self._be_in_time()
         self.permit()
+        self._be_in_time()
+        if not is_ready():
+            raise ConnectionError("the kept connection was closed, or said what nobody asked for")
         self.sent_at = utc_now()
         self.started = True
+
+    def _be_in_time(self) -> None:
+        if self.is_cut or monotonic() >= self.ends:
+            raise TimeoutError("the wire bound passed before the first byte")
 
     def take(self, guard: socket.socket, connection: Cuttable) -> None:
         """Close the handle of a closed connection: if a cut may just be under way, only with this request's end.

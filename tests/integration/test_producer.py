@@ -213,6 +213,32 @@ def test_a_log_that_is_no_longer_written_proves_nothing(
         assert queue.cancel(order_id=1).durability == "memory"
 
 
+def test_a_log_that_was_just_switched_on_proves_nothing_before_its_first_rewrite_has_ended(
+    private_valkey: PrivateValkey, make_ledger: Callable[[str, str], Ledger]
+) -> None:
+    ledger = make_ledger(private_valkey.url, "cancelq")
+    ledger.stamp_durability()
+    with Redis.from_url(private_valkey.url) as redis, CancelQueue(private_valkey.url) as queue:
+        redis.config_set("appendonly", "no")
+        assert queue.cancel(order_id=1).durability == "memory"
+        redis.config_set("rdb-key-save-delay", 200_000)  # microseconds a key: as if there were many
+        redis.config_set("appendonly", "yes")
+        ledger.stamp_durability()
+        assert redis.info("persistence")["aof_rewrite_in_progress"] == 1
+        assert queue.cancel(order_id=2).durability == "memory"
+        redis.config_set("rdb-key-save-delay", 0)
+        eventually(
+            lambda: redis.info("persistence")["aof_rewrite_in_progress"] == 0, what="the rewrite's end"
+        )
+        ledger.stamp_durability()
+        assert queue.cancel(order_id=3).durability == "fsynced"
+        redis.config_set("rdb-key-save-delay", 200_000)
+        redis.bgrewriteaof()  # an ordinary one: the old file is written on
+        ledger.stamp_durability()
+        assert redis.info("persistence")["aof_rewrite_in_progress"] == 1
+        assert queue.cancel(order_id=4).durability == "fsynced"
+
+
 # --- who may enqueue
 
 

@@ -148,8 +148,11 @@ local function durability(prefix, now)
     return '"durability":"memory"'
   end
   local run_id = seen:match('^(%x+) always$')
-  local proved = run_id and says(text, '\nrun_id:' .. run_id .. '\r') and says(text, '\naof_enabled:1\r')
-    and says(text, '\naof_last_write_status:ok\r')
+  if not says(text, '\naof_enabled:1\r') then
+    write('HDEL', prefix .. ':meta', 'fsync_seen') -- switched on again, it is another file
+    run_id = nil
+  end
+  local proved = run_id and says(text, '\nrun_id:' .. run_id .. '\r') and says(text, '\naof_last_write_status:ok\r')
   local replicas = proved and select(2, text:find('\nconnected_slaves:', 1, true))
   local count = replicas and text:match('^[1-9]%d*', replicas + 1)
   return '"durability":"' .. (proved and 'fsynced' or 'memory') .. '"'

@@ -74,6 +74,16 @@ local function sign_off(keys, args)
   return write('ZREM', keys[1] .. ':workers', args[1] .. ' ' .. args[2])
 end
 
+-- A file that was just switched on protects nothing before its first rewrite has ended; an ordinary one harms nothing.
+local function stamp_fsync(prefix)
+  local info = redis.call('INFO', 'server', 'persistence')
+  local seen = info:match('run_id:(%x+)') .. ' always'
+  local rewriting = says(info, '\naof_rewrite_in_progress:1\r') or says(info, '\naof_rewrite_scheduled:1\r')
+  if not rewriting or meta(prefix, 'fsync_seen') == seen then
+    write('HSET', prefix .. ':meta', 'fsync_seen', seen)
+  end
+end
+
 -- cancelq_configure: what the ledger cannot know by itself; a full Redis takes it too.
 -- Keys: prefix. Arguments: life of a request id in milliseconds or "", 1 if this server fsyncs before it replies, 0 if
 -- not, "" if nobody may know.
@@ -83,7 +93,7 @@ local function configure(keys, args)
     write('HSET', name, 'dedupe_life_ms', args[1])
   end
   if args[2] == '1' then
-    write('HSET', name, 'fsync_seen', redis.call('INFO', 'server'):match('run_id:(%x+)') .. ' always')
+    stamp_fsync(keys[1])
   elseif args[2] == '0' then
     write('HDEL', name, 'fsync_seen')
   end

@@ -24,7 +24,7 @@ from worker.errors import ConfigError
 from worker.job import Steering
 from worker.ledger import spool as spooling
 from worker.ledger.client import Ledger
-from worker.ledger.receipt import Fate, Letter
+from worker.ledger.receipt import Fate, Letter, read_letter
 from worker.ledger.relay import Relay
 from worker.ledger.spool import Spool
 
@@ -233,6 +233,39 @@ def test_a_position_that_cannot_be_sends_all_again_and_changes_nothing(
     assert in_order(door) == ["r1", "r2"]
 
 
+def test_a_file_that_was_cut_where_its_requests_begin_is_empty(
+    away: CancelQueue, path: Path, ledger: Ledger, door: Door, back: CancelQueue
+) -> None:
+    spooled(away, 1, 2)
+    spool = Spool(path, ledger.name)
+    end = spool.read()[0].end
+    spool.drop(end)
+    os.truncate(path, end)
+    assert (back.send_on().receipts, spool.is_empty()) == ([], True)
+    spooled(away, 3)
+    back.send_on()
+    assert in_order(door) == ["r3"]
+
+
+def test_a_file_whose_first_line_never_reached_the_disk_is_a_new_one(
+    path: Path, ledger: Ledger, door: Door, back: CancelQueue
+) -> None:
+    path.write_bytes(b"\0" * path.stat().st_size)
+    with CancelQueue(NOBODY, ledger.name, spool=path) as queue:
+        spooled(queue, 1)
+    back.send_on()
+    assert in_order(door) == ["r1"]
+
+
+def test_a_request_of_several_lines_is_one_that_waits(
+    away: CancelQueue, door: Door, back: CancelQueue
+) -> None:
+    (receipt,) = away.send([read_letter(b'{"orderId":5,\n "requestId":"r5"}')])
+    assert receipt.status == "spooled"
+    back.send_on()
+    assert in_order(door) == ["r5"]
+
+
 def test_the_file_has_a_bound_beyond_which_errors_are_as_without_it(away: CancelQueue, path: Path) -> None:
     spooled(away, 1)
     os.truncate(path, spooling.LARGEST - 10)
@@ -311,6 +344,23 @@ def test_a_file_that_somebody_holds_is_waited_for_within_a_bound(
         spooled(back, 3)
         assert time.monotonic() - began < IN_TIME
     assert len(back.send_on().receipts) == 2
+
+
+def test_whoever_stands_still_while_sending_on_keeps_nobody_waiting(
+    away: CancelQueue, path: Path, door: Door, back: CancelQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    spooled(away, 1)
+    lock = Path(f"{path}.lock")
+    with spooling._locked(lock, spooling.PATIENCE):
+        spooled(back, 2)  # it may go on at any moment
+        os.utime(lock, (0, 0))  # as a stopped process leaves it
+        assert back.cancel(order_id=3, request_id="r3").status == "accepted"
+        assert in_order(door) == ["r1", "r2", "r3"]
+        assert "spool.passed_by" in caplog.text
+        kept = path.read_bytes()
+        assert back.cancel(order_id=4, request_id="r4").status == "accepted"
+        assert path.read_bytes() == kept
+    assert [receipt.status for receipt in back.send_on().receipts] == ["duplicate"] * 2
 
 
 PRODUCER = """

@@ -16,6 +16,8 @@ LOG = logging.getLogger("cancelq.spool")
 # Of the call's bound: who is sending on has nearly always done so by then, and the rest is for Redis.
 LOCK_SHARE = 0.1
 SOONEST, LATEST = timedelta(seconds=0.2), timedelta(seconds=5)
+# Bounds without a word from whoever sends on, who speaks before each batch, after which it stands still.
+STILL = 3
 # The one refusal that passes; the ledger's own words.
 DRAINING = "the ledger is being drained"
 DAMAGED = "the line is damaged: a crash tore it, or the disk changed it"
@@ -43,12 +45,17 @@ class Relay:
         self._closed = Event()
         self._starting = Lock()
         self._thread: Thread | None = None
+        self._passed_to: int | None = (
+            None  # the place in the file up to which all was sent around a stuck sender
+        )
         self._watch()
 
     def send(self, letters: Sequence[Letter], give_up: timedelta) -> list[Receipt]:
         """New requests, behind those that wait; what could not be stored is kept, if the spool can."""
         now = utc_now()
         waiting = self.send_on(give_up).waiting
+        if waiting is not None and self._passed_by(give_up):
+            waiting = None
         receipts = self._deliver(letters, give_up) if waiting is None else _untried(letters, waiting)
         try:
             return self._kept(letters, receipts, now)
@@ -64,7 +71,9 @@ class Relay:
             return sent
         try:
             with self._spool.sending(self._bound * LOCK_SHARE):
+                self._passed_to = None
                 while sent.waiting is None and not self._spool.is_empty():
+                    self._spool.beat()
                     self._send_batch(sent, give_up or monotonic() + self._bound)
         except SpoolUnusable as error:
             sent.waiting = str(error)
@@ -97,6 +106,25 @@ class Relay:
             self._shelve(entries[:through], receipts[:through])
             self._spool.drop(entries[through - 1].end)
         sent.receipts += receipts[:through]
+
+    def _passed_by(self, give_up: timedelta) -> bool:
+        """Where whoever sends on stands still: send what waits, and forget nothing, which stays that one's to do.
+
+        What is sent twice is a `duplicate`. Gives whether all that waits was sent.
+        """
+        if not self._spool.is_stuck(STILL * self._bound):
+            return False
+        if self._passed_to is None:
+            LOG.warning("spool.passed_by path=%s", self._spool.path)
+        try:
+            while entries := self._spool.read(self._passed_to):
+                receipts = self._deliver([_letter(entry) for entry in entries], give_up)
+                if monotonic() >= give_up or any(map(_must_wait, receipts)):
+                    return False
+                self._passed_to = entries[-1].end
+        except SpoolUnusable:
+            return False
+        return True
 
     def _shelve(self, entries: Sequence[Entry], receipts: Sequence[Receipt]) -> None:
         refused = [
@@ -134,7 +162,10 @@ class Relay:
     def _send_on_later(self) -> None:
         pause = SOONEST
         while not self._closed.wait(pause.total_seconds()):
-            pause = SOONEST if self.send_on().receipts else min(2 * pause, LATEST)
+            sent = self.send_on()
+            pause = SOONEST if sent.receipts else min(2 * pause, LATEST)
+            if sent.waiting is not None:
+                self._passed_by(monotonic() + self._bound)
             with self._starting:
                 if self._spool.is_empty():
                     self._thread = None

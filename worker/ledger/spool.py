@@ -60,6 +60,7 @@ class Spool:
     def __init__(self, path: str | os.PathLike[str], ledger: str) -> None:
         """Raise ConfigError for a path that can be no spool of this ledger."""
         self.path = Path(path).absolute()
+        self._lock = self.path.with_name(f"{self.path.name}.lock")
         self._tail = f" {ledger}\n".encode()
         self._start = len(MAGIC) + DIGITS + len(self._tail)
         try:
@@ -77,7 +78,8 @@ class Spool:
 
     def append(self, texts: Sequence[str]) -> None:
         """Keep the requests, on disk when this returns; all of them, or SpoolUnusable says why not."""
-        lines = b"".join(_line(text.encode()) + b"\n" for text in texts)
+        # Between fields a line feed is as good as a carriage return to JSON, and nowhere else allowed.
+        lines = b"".join(_line(text.encode().replace(b"\n", b"\r")) + b"\n" for text in texts)
         with self._reported(), self._opened() as file:
             self._first(file)
             size = os.fstat(file).st_size
@@ -91,11 +93,13 @@ class Spool:
                 os.ftruncate(file, size)
                 raise
 
-    def read(self) -> list[Entry]:
-        """The oldest requests that wait, in order."""
+    def read(self, after: int | None = None) -> list[Entry]:
+        """The oldest requests that wait, in order; or those behind the place `after` in the file."""
         with self._reported(), self._opened() as file:
-            position = self._first(file)
+            position = self._first(file) if after is None else after
             block = os.pread(file, BLOCK, position)
+            if not block and after is None:
+                self._forget_all(file)  # cut off by somebody
         *lines, rest = block.split(b"\n")
         if rest and (len(block) < BLOCK or not lines):  # no writer is there: this line has no end
             lines.append(rest)
@@ -111,13 +115,10 @@ class Spool:
         The position never lies beyond the file's end: what is appended after a crash would be skipped.
         """
         with self._reported(), self._opened() as file:
-            is_all = end >= os.fstat(file).st_size
-            _write(file, b"%0*d" % (DIGITS, self._start if is_all else end), len(MAGIC))
-            _sync(file)
-            reached(Gap.SPOOL_POINTED)
-            if is_all:
-                os.ftruncate(file, self._start)
-                _sync(file)
+            if end >= os.fstat(file).st_size:
+                self._forget_all(file)
+            else:
+                self._point(file, end)
 
     def shelve(self, refused: Sequence[tuple[Entry, str]]) -> None:
         """Keep, for a person, what will never be stored; the newest one or two MiB of it."""
@@ -135,8 +136,31 @@ class Spool:
     @contextmanager
     def sending(self, patience: timedelta) -> Iterator[None]:
         """The right to send on: one process or thread at a time, so that the order is kept."""
-        with self._reported(), _locked(self.path.with_name(f"{self.path.name}.lock"), patience):
+        with self._reported(), _locked(self._lock, patience):
+            self.beat()
             yield
+
+    def beat(self) -> None:
+        """Whoever sends on says that it goes on doing so."""
+        with self._reported():
+            os.utime(self._lock)
+
+    def is_stuck(self, span: timedelta) -> bool:
+        """Whether whoever sends on has said nothing for so long: a stopped process keeps its lock."""
+        try:
+            return time.time() - self._lock.stat().st_mtime > span.total_seconds()
+        except OSError:
+            return False
+
+    def _forget_all(self, file: int) -> None:
+        self._point(file, self._start)
+        os.ftruncate(file, self._start)
+        _sync(file)
+
+    def _point(self, file: int, first: int) -> None:
+        _write(file, b"%0*d" % (DIGITS, first), len(MAGIC))
+        _sync(file)
+        reached(Gap.SPOOL_POINTED)
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
@@ -156,7 +180,7 @@ class Spool:
         """Where the first request that waits begins; a new file is made ready."""
         fresh = self._head(self._start)
         found = os.pread(file, self._start, 0)
-        if fresh.startswith(found):  # also torn while it was made
+        if fresh.startswith(found) or not found.strip(b"\0"):  # also torn while it was made
             if found != fresh:
                 _write(file, fresh, 0)
                 _sync(file)

@@ -20,7 +20,8 @@ local function text_of(number)
   return string.format('%.0f', number)
 end
 
--- Ids sort by when they were made, also when the clock was set back: then they count on from the newest one.
+-- Ids sort by when they were made, also when the clock was set back: then they count on from the newest one that was
+-- made since the library was loaded.
 local function new_id(now, seed)
   if now > newest_at then
     newest_at, made_then = now, 0

@@ -190,10 +190,18 @@ def test_a_job_that_only_a_lost_hosts_journal_has_is_put_on_record_by_who_goes_o
     assert fleet.ends(1)[1]["outcome"] == "canceled"
 
 
+@pytest.mark.parametrize("end", [None, Doom(Gap.OUTCOME_ON_DISK)], ids=["who goes on", "who dies then"])
 def test_an_attempt_whose_story_nobody_could_read_is_closed_by_who_saw_the_end(
-    make_fleet: Callable[..., Fleet], redis_url: str, ledger_name: str, private_postgres: PostgresServer
+    make_fleet: Callable[..., Fleet],
+    redis_url: str,
+    ledger_name: str,
+    private_postgres: PostgresServer,
+    end: Doom | None,
 ) -> None:
-    """The database is away while the order is read, and back when the outcome is written: no journal brings the row."""
+    """The database is away while the order is read, and back when the outcome is written: no journal brings the row.
+
+    Who dies between the outcome and the look at what it left open has somebody take over who looks.
+    """
     fleet = make_fleet(redis_url, ledger_name, private_postgres.url("audit"))
     fleet.exchange.add_orders(1, account="default")
     fleet.exchange.script(1, {"delay": 10, "effect": "before"})
@@ -206,13 +214,16 @@ def test_an_attempt_whose_story_nobody_could_read_is_closed_by_who_saw_the_end(
         what="no duty",
     )
     Journal(fleet.folder, fleet.ledger, fleet.exchange.url, lambda *_told: None).confirm()
-    blind = Doom(Gap.ORDER_READ, by=signal.SIGSTOP)
+    blind = Doom(Gap.ORDER_READ, by=signal.SIGSTOP, then=end)
     heir = fleet.fork(doom=blind, **QUICK).when_ready()
     private_postgres.halt()
     lost.kill()
     eventually(lambda: blind.mark in heir.said(), seconds=30, what="an order that was read")
     private_postgres.revive()
     heir.signal(signal.SIGCONT)
-    fleet.ends(1)
+    if end is not None:
+        heir.meet(end)
+        fleet.start(**QUICK)
+    wait_for_ends(fleet, [1])
     assert "audit.journaling" not in heir.said()
     assert_nothing_lost(fleet, 1)

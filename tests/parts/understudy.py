@@ -57,12 +57,16 @@ FORKS.set_forkserver_preload(PROGRAM)
 
 @dataclass(frozen=True, slots=True)
 class Doom:
-    """At which gap to die (or to freeze), and at which time of reaching it, counted once another gap was reached."""
+    """At which gap to die (or to freeze), and at which time of reaching it, counted once another gap was reached.
+
+    `then`: what becomes of it once it was thawed.
+    """
 
     gap: gaps.Gap
     nth: int = 1
     after: gaps.Gap | None = None
     by: signal.Signals = signal.SIGKILL
+    then: "Doom | None" = None
 
     @property
     def mark(self) -> str:
@@ -199,6 +203,8 @@ def _die_at(doom: Doom) -> None:
             os.write(STDERR, f"{doom.mark}\n".encode())
             # To this very thread: one sent to the process lets it run on for some microseconds.
             signal.pthread_kill(threading.get_ident(), doom.by)
+            if doom.then is not None:
+                _die_at(doom.then)
 
     gaps.observer = observe
 

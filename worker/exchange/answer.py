@@ -11,6 +11,8 @@ from socket import socket
 # One answer's lines together; the exchange's are some 500 bytes.
 HEAD_CAP = 64 * 1024
 MOST_LINES = 100
+# A buffer of this size is made for each call, whatever comes: sixty-four threads with large ones tear the heap to pieces.
+HEAD_RECV = 4 * 1024
 RECV = 64 * 1024
 
 _TEXT = rb"[\t\x20-\x7e\x80-\xff]*"
@@ -132,7 +134,7 @@ class Answer:
         looked = 0
         while (at := self._ahead.find(end, looked)) < 0 and len(self._ahead) <= HEAD_CAP:
             looked = max(len(self._ahead) - len(end), 0)
-            part = self._sock.recv(RECV)
+            part = self._sock.recv(HEAD_RECV)
             if not part:
                 begun = self._ahead or self.status
                 raise BrokenAnswerError(

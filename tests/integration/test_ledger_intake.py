@@ -298,6 +298,19 @@ def test_job_ids_sort_by_when_they_were_made_though_the_clock_is_set_back(
     assert ids == sorted(set(ids))
 
 
+def test_a_request_id_that_nobody_gave_is_of_this_order_alone(
+    private_valkey: PrivateValkey, make_ledger: Callable[[str, str], Ledger]
+) -> None:
+    make_ledger(private_valkey.url, "cancelq")
+    with Redis.from_url(private_valkey.url, decode_responses=True) as redis:
+        redis.set("clock", 1_800_000_000_000_000)
+        said = []
+        for order in (1, 2):
+            redis.function_load(clocked_library("clock"), replace=True)  # it remembers no id then
+            said.append(Door(redis, "cancelq").enqueue(order))
+    assert [reply["status"] for reply in said] == ["accepted", "accepted"]
+
+
 # --- bells
 
 

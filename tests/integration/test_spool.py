@@ -20,6 +20,7 @@ from tests.parts.exchange import eventually
 from tests.parts.ledger import Door
 from tests.parts.valkey import PrivateValkey
 from worker import CancelQueue, MaybeStored, NotStored, Receipt
+from worker.clock import monotonic
 from worker.errors import ConfigError
 from worker.job import Steering
 from worker.ledger import spool as spooling
@@ -360,7 +361,44 @@ def test_whoever_stands_still_while_sending_on_keeps_nobody_waiting(
         kept = path.read_bytes()
         assert back.cancel(order_id=4, request_id="r4").status == "accepted"
         assert path.read_bytes() == kept
-    assert [receipt.status for receipt in back.send_on().receipts] == ["duplicate"] * 2
+    eventually(Spool(path, door.prefix[1:-1]).is_empty, what="an empty spool")
+    assert in_order(door) == ["r1", "r2", "r3", "r4"]
+
+
+def letter(order: int) -> Letter:
+    return read_letter(b'{"requestId":"r%d","orderId":%d}' % (order, order))
+
+
+def test_each_stall_is_gone_around_from_its_first_request_the_oldest_alone(path: Path) -> None:
+    """Who stood still went on, emptied the file, and stands still again; then the server is loading its data."""
+    taken: list[str] = []
+    loading: list[Fate] = []
+
+    def deliver(letters: Sequence[Letter], _give_up: timedelta) -> list[Receipt]:
+        fates = [loading.pop() if loading else Fate.ACCEPTED for _ in letters]
+        taken.extend(
+            one.request_id for one, fate in zip(letters, fates, strict=True) if fate is Fate.ACCEPTED
+        )
+        return [one.returned(fate, "LOADING") for one, fate in zip(letters, fates, strict=True)]
+
+    def sent(relay: Relay, order: int) -> str:
+        return relay.send([letter(order)], monotonic() + timedelta(seconds=5))[0].status
+
+    spool, lock = Spool(path, "cancelq"), Path(f"{path}.lock")
+    relay = Relay(spool, deliver, timedelta(seconds=1))
+    with spooling._locked(lock, spooling.PATIENCE):
+        spool.append([letter(order).text for order in (1, 2, 3)])
+        os.utime(lock, (1000, 1000))
+        assert (sent(relay, 4), taken) == ("accepted", ["r1", "r2", "r3", "r4"])
+        assert (sent(relay, 5), taken[4:]) == ("accepted", ["r5"])
+        spool.drop(path.stat().st_size)
+        spool.append([letter(6).text])
+        os.utime(lock, (2000, 2000))
+        assert (sent(relay, 7), taken[5:]) == ("accepted", ["r6", "r7"])
+        spool.append([letter(order).text for order in (8, 9)])
+        loading.append(Fate.NOT_STORED)
+        assert (sent(relay, 10), taken[7:]) == ("spooled", [])
+    relay.close()
 
 
 PRODUCER = """

@@ -45,9 +45,8 @@ class Relay:
         self._closed = Event()
         self._starting = Lock()
         self._thread: Thread | None = None
-        self._passed_to: int | None = (
-            None  # the place in the file up to which all was sent around a stuck sender
-        )
+        # Around which stuck sender was sent, and up to which place in the file.
+        self._passed: tuple[int, int | None] = (0, None)
         self._watch()
 
     def send(self, letters: Sequence[Letter], give_up: timedelta) -> list[Receipt]:
@@ -71,7 +70,6 @@ class Relay:
             return sent
         try:
             with self._spool.sending(self._bound * LOCK_SHARE):
-                self._passed_to = None
                 while sent.waiting is None and not self._spool.is_empty():
                     self._spool.beat()
                     self._send_batch(sent, give_up or monotonic() + self._bound)
@@ -86,20 +84,14 @@ class Relay:
             thread.join(2 * self._bound.total_seconds())
 
     def _send_batch(self, sent: SentOn, give_up: timedelta) -> None:
-        """Nothing is forgotten before its answer, so a crash sends it twice: `duplicate`.
-
-        The oldest goes alone: a server that is still loading its data refuses what comes first and takes what comes later.
-        """
+        """Nothing is forgotten before its answer, so a crash sends it twice: `duplicate`."""
         if monotonic() >= give_up:
             sent.waiting = "earlier requests still wait in the spool"
             return
         entries = self._spool.read()
-        letters = [_letter(entry) for entry in entries]
-        receipts = self._deliver(letters[:1], give_up)
-        if not any(map(_must_wait, receipts)):
-            receipts += self._deliver(letters[1:], give_up)
+        receipts = self._delivered([_letter(entry) for entry in entries], give_up)
         reached(Gap.SPOOL_SENT)
-        through = next((i for i, receipt in enumerate(receipts) if _must_wait(receipt)), len(receipts))
+        through = _through(receipts)
         if through < len(receipts):
             sent.waiting = receipts[through].error
         if through > 0:
@@ -110,21 +102,36 @@ class Relay:
     def _passed_by(self, give_up: timedelta) -> bool:
         """Where whoever sends on stands still: send what waits, and forget nothing, which stays that one's to do.
 
-        What is sent twice is a `duplicate`. Gives whether all that waits was sent.
+        What is sent twice is a `duplicate`, as long as the ledger remembers it. Gives whether all that waits was sent.
         """
-        if not self._spool.is_stuck(STILL * self._bound):
-            return False
-        if self._passed_to is None:
-            LOG.warning("spool.passed_by path=%s", self._spool.path)
+        stall, place = self._stall(), None
+        if stall is not None and stall == self._passed[0]:
+            place = self._passed[1]
         try:
-            while entries := self._spool.read(self._passed_to):
-                receipts = self._deliver([_letter(entry) for entry in entries], give_up)
-                if monotonic() >= give_up or any(map(_must_wait, receipts)):
+            while stall is not None and (entries := self._spool.read(place, self._bound * LOCK_SHARE)):
+                through = _through(self._delivered([_letter(entry) for entry in entries], give_up))
+                if self._stall() != stall:  # it goes on, and the file may be another by now
                     return False
-                self._passed_to = entries[-1].end
+                if through > 0:
+                    if place is None:
+                        LOG.warning("spool.passed_by path=%s", self._spool.path)
+                    place = entries[through - 1].end
+                    self._passed = (stall, place)
+                if through < len(entries) or monotonic() >= give_up:
+                    return False
         except SpoolUnusable:
             return False
-        return True
+        return stall is not None
+
+    def _stall(self) -> int | None:
+        return self._spool.stall(STILL * self._bound)
+
+    def _delivered(self, letters: Sequence[Letter], give_up: timedelta) -> list[Receipt]:
+        """The oldest goes alone: a server that is still loading its data refuses what comes first and takes what comes later."""
+        receipts = self._deliver(letters[:1], give_up)
+        if not any(map(_must_wait, receipts)):
+            receipts += self._deliver(letters[1:], give_up)
+        return receipts
 
     def _shelve(self, entries: Sequence[Entry], receipts: Sequence[Receipt]) -> None:
         refused = [
@@ -183,6 +190,11 @@ def _untried(letters: Sequence[Letter], waiting: str) -> list[Receipt]:
         else letter.returned(Fate.REFUSED, letter.fault)
         for letter in letters
     ]
+
+
+def _through(receipts: Sequence[Receipt]) -> int:
+    """How many of them, from the first on, need not wait."""
+    return next((i for i, receipt in enumerate(receipts) if _must_wait(receipt)), len(receipts))
 
 
 def _must_wait(receipt: Receipt) -> bool:

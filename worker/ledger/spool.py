@@ -93,9 +93,9 @@ class Spool:
                 os.ftruncate(file, size)
                 raise
 
-    def read(self, after: int | None = None) -> list[Entry]:
+    def read(self, after: int | None = None, patience: timedelta = PATIENCE) -> list[Entry]:
         """The oldest requests that wait, in order; or those behind the place `after` in the file."""
-        with self._reported(), self._opened() as file:
+        with self._reported(), self._opened(patience) as file:
             position = self._first(file) if after is None else after
             block = os.pread(file, BLOCK, position)
             if not block and after is None:
@@ -145,12 +145,13 @@ class Spool:
         with self._reported():
             os.utime(self._lock)
 
-    def is_stuck(self, span: timedelta) -> bool:
-        """Whether whoever sends on has said nothing for so long: a stopped process keeps its lock."""
+    def stall(self, span: timedelta) -> int | None:
+        """The last word of whoever sends on, if that was so long ago: a stopped process keeps its lock."""
         try:
-            return time.time() - self._lock.stat().st_mtime > span.total_seconds()
+            said = self._lock.stat().st_mtime_ns
         except OSError:
-            return False
+            return None
+        return said if abs(time.time_ns() - said) / 1e9 > span.total_seconds() else None
 
     def _forget_all(self, file: int) -> None:
         self._point(file, self._start)
@@ -163,8 +164,8 @@ class Spool:
         reached(Gap.SPOOL_POINTED)
 
     @contextmanager
-    def _opened(self) -> Iterator[int]:
-        with _locked(self.path, PATIENCE) as file:
+    def _opened(self, patience: timedelta = PATIENCE) -> Iterator[int]:
+        with _locked(self.path, patience) as file:
             if not stat.S_ISREG(os.fstat(file).st_mode):
                 raise SpoolUnusable("is no regular file")
             yield file

@@ -70,7 +70,8 @@ local function admit(keys, args, redrive_of)
   if not request then
     return refused(why, request_id)
   end
-  request.requestId = request.requestId or new_id(now, 'request')
+  request.requestId = request.requestId
+    or new_id(now, 'request ' .. request.account .. ' ' .. request.orderId)
   local seen = redis.call('GET', prefix .. ':request:' .. request.requestId)
   if seen then
     return repeated(prefix, request, seen, now)

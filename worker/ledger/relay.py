@@ -104,11 +104,12 @@ class Relay:
 
         What is sent twice is a `duplicate`, as long as the ledger remembers it. Gives whether all that waits was sent.
         """
-        stall, place = self._stall(), None
-        if stall is not None and stall == self._passed[0]:
-            place = self._passed[1]
+        stall = self._stall()
+        if stall is None:
+            return False
+        place = self._passed[1] if self._passed[0] == stall else None
         try:
-            while stall is not None and (entries := self._spool.read(place, self._bound * LOCK_SHARE)):
+            while entries := self._spool.read(place, self._bound * LOCK_SHARE):
                 through = _through(self._delivered([_letter(entry) for entry in entries], give_up))
                 if self._stall() != stall:  # it goes on, and the file may be another by now
                     return False
@@ -121,7 +122,7 @@ class Relay:
                     return False
         except SpoolUnusable:
             return False
-        return stall is not None
+        return True
 
     def _stall(self) -> int | None:
         return self._spool.stall(STILL * self._bound)

@@ -137,11 +137,10 @@ class Spool:
     def sending(self, patience: timedelta) -> Iterator[None]:
         """The right to send on: one process or thread at a time, so that the order is kept."""
         with self._reported(), _locked(self._lock, patience):
-            self.beat()
             yield
 
     def beat(self) -> None:
-        """Whoever sends on says that it goes on doing so."""
+        """Whoever sends on says before each batch that it does."""
         with self._reported():
             os.utime(self._lock)
 

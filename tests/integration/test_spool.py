@@ -401,6 +401,28 @@ def test_each_stall_is_gone_around_from_its_first_request_the_oldest_alone(path:
     relay.close()
 
 
+def test_whoever_sends_on_says_so_before_each_batch_and_is_left_to_it(path: Path) -> None:
+    spool, lock = Spool(path, "cancelq"), Path(f"{path}.lock")
+    stood_still: list[bool] = []
+    last_word = 0
+
+    def deliver(letters: Sequence[Letter], _give_up: timedelta) -> list[Receipt]:
+        stood_still.append(spool.stall(timedelta(seconds=3)) is not None)
+        os.utime(lock, (last_word, last_word))
+        return [one.returned(Fate.ACCEPTED, "") for one in letters]
+
+    relay = Relay(spool, deliver, timedelta(seconds=1))
+    spool.append([letter(order).text for order in range(1, spooling.BATCH + 3)])
+    assert len(relay.send_on().receipts) == spooling.BATCH + 2
+    assert stood_still == [False, True] * 2  # the oldest of each batch, and the others
+    spool.append([letter(1).text])
+    with spooling._locked(lock, spooling.PATIENCE):
+        os.utime(lock, (1000, 1000))
+        last_word = 2000  # it goes on while the first request is on its way
+        assert relay.send([letter(2)], monotonic() + timedelta(seconds=5))[0].status == "spooled"
+    relay.close()
+
+
 PRODUCER = """
 import itertools, sys
 from worker import CancelQueue

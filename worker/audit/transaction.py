@@ -71,7 +71,9 @@ class Transaction:
                 standing.add(entry.key)
             row, head = self._row(head, entry)
             rows.setdefault(entry.table, []).append(row)
-        return Plan(Written(tuple(fates), head), rows, entries)
+        # Always in the same order: each order would be a statement of its own, to be planned and kept by the database.
+        in_order = {table: rows[table] for table in SHAPES if table in rows}
+        return Plan(Written(tuple(fates), head), in_order, entries)
 
     def insert_if_free(self, connection: Connection, rows: Mapping[str, Sequence[Row]]) -> bool:
         """On PostgreSQL: insert all rows, or none if one of them stands there or starts a job that has an outcome."""

@@ -405,6 +405,14 @@ def test_importing_the_client_costs_no_redis_no_celery_no_sqlalchemy() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 
 
+def test_a_worker_loads_no_ciphers_before_it_has_a_token_to_seal() -> None:
+    code = (
+        "import sys, worker.app.process, worker.app.serve; "
+        "print([m for m in sys.modules if m.startswith('cryptography.hazmat')])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
 def test_the_client_imports_neither_celery_nor_sqlalchemy() -> None:
     code = (
         "import sys; from worker import CancelQueue, Receipt, EnqueueError, NotStored, MaybeStored; "

@@ -74,7 +74,6 @@ class WorkerProcess:
         self._governor = governor_of(
             self._ledger, self._policy, self._clock.now, limited=bool(self._rules.limits)
         )
-        self._redis_url = redis_url
         self._database_url = database_url
         self.watchers = Watchers(settings, policy_version=self._policy.version)
         self._opened = ExitStack()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import structlog
 from tenacity import (
@@ -27,10 +27,12 @@ from worker.exchange.line import Timeouts
 from worker.exchange.token import Bearer, Denied, Desk, Grant, Granted, Penalised, Token, Unclear
 from worker.gaps import Gap, reached
 from worker.ledger.client import Ledger
-from worker.ledger.sealing import Sealer
 from worker.ledger.shelf import Call, Right, Shelf, Shelved
 from worker.logins import Credentials
 from worker.secret import SecretStr
+
+if TYPE_CHECKING:
+    from worker.ledger.sealing import Sealer
 
 log = structlog.get_logger()
 # So often a worker looks whether the token is due or somebody else has renewed it.
@@ -69,7 +71,7 @@ class Keeper:
     """`keep` is a duty: it looks, and asks for a token if one is due and nobody else does."""
 
     def __init__(
-        self, login: str, desk: Desk, bearer: Bearer, *, shelf: Shelf, sealer: Sealer, bounds: Bounds
+        self, login: str, desk: Desk, bearer: Bearer, *, shelf: Shelf, sealer: "Sealer", bounds: Bounds
     ) -> None:
         self.login = login
         self._desk = desk
@@ -262,8 +264,11 @@ def keepers(
     ]
 
 
-def sealer_of(credentials: Credentials, place: tuple[str, str, str]) -> Sealer:
+def sealer_of(credentials: Credentials, place: tuple[str, str, str]) -> "Sealer":
     """The key that every worker with these credentials makes, for this (exchange, ledger, login)."""
+    # cryptography: 6 MB of every worker whose token somebody else renews
+    from worker.ledger.sealing import Sealer  # noqa: PLC0415
+
     sec = credentials.sec.get_secret_value() if credentials.sec is not None else ""
     secret = SecretStr(f"{credentials.password.get_secret_value()}\0{sec}")
     return Sealer(secret, " ".join((*place, credentials.username)))

@@ -405,10 +405,10 @@ def test_importing_the_client_costs_no_redis_no_celery_no_sqlalchemy() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 
 
-def test_a_worker_loads_no_ciphers_before_it_has_a_token_to_seal() -> None:
+def test_a_worker_loads_no_ciphers_without_a_token_to_seal_and_nothing_for_colours() -> None:
     code = (
-        "import sys, worker.app.process, worker.app.serve; "
-        "print([m for m in sys.modules if m.startswith('cryptography.hazmat')])"
+        "import sys, worker.app.logs, worker.app.process, worker.app.serve; "
+        "print([m for m in ('cryptography.hazmat', 'rich', 'pygments') if m in sys.modules]); import rich"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 

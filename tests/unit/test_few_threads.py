@@ -3,7 +3,7 @@
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 
 import pytest
@@ -14,7 +14,7 @@ from worker.app.health import Health
 from worker.app.monitor import Monitor
 from worker.exchange.names import Names
 from worker.settings import Endpoint
-from worker.work.shift import Senders
+from worker.work.shift import WORKS_OF_A_THREAD, Senders
 
 BOUND = timedelta(seconds=5)
 # No address space has room for such a stack: the system refuses the thread as it would at its limit.
@@ -66,6 +66,30 @@ def test_the_last_threads_of_a_host_are_left_to_others(senders: Senders) -> None
 def test_senders_without_any_thread_do_not_begin() -> None:
     with no_more_threads(), pytest.raises(RuntimeError, match="can't start new thread"):
         Senders(8).start()
+
+
+def workers_of(works: int, *, lent: AbstractContextManager[None]) -> set[threading.Thread]:
+    """The threads that did so many works, one after the other, where one is allowed at a time."""
+    senders, seen, done = Senders(1), set(), threading.Semaphore(0)
+    senders.start()
+    with lent:
+        for _ in range(works):
+            senders.reserve()
+            senders.hand(lambda: seen.add(threading.current_thread()) or done.release())
+            assert done.acquire(timeout=BOUND.total_seconds())
+    senders.stop(BOUND)
+    return seen
+
+
+def test_a_sender_makes_room_for_another_after_its_works() -> None:
+    seen = workers_of(2 * WORKS_OF_A_THREAD + 1, lent=nullcontext())
+    assert len(seen) == 3
+    eventually(lambda: not any(thread.is_alive() for thread in seen), what="all ended")
+
+
+def test_a_sender_goes_on_where_there_is_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(workers_of(2 * WORKS_OF_A_THREAD, lent=no_more_threads())) == 1
+    assert "sender.broke" not in capsys.readouterr().out
 
 
 def test_senders_that_do_not_finish_are_left_at_the_bound(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,11 +3,26 @@
 import logging
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Literal
 
-import structlog
-from structlog.typing import EventDict
+
+@contextmanager
+def _absent(module: str) -> Iterator[None]:
+    """As if it were not installed, for what is imported within; what was imported before stays."""
+    before = sys.modules.setdefault(module, None)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.modules[module]
+
+
+# It would load it for tracebacks in colours, which no line here has: 5 MB of each worker.
+with _absent("rich"):
+    import structlog
+    from structlog.typing import EventDict
 
 STDERR = 2
 

@@ -139,10 +139,12 @@ class Memory(NamedTuple):
     transient_replies: int = 0  # in a row, since the last read
     transients: int = 0  # transient replies in a row, reads in between or not: waits grow with them
     unauthorized: int = 0  # 401s so far
+    turned_away: int = 0  # 401s in a row
     command_id: int | None = None  # the latest that an answer carried
     first_sent_at: int | None = None  # µs; the first byte of the first POST
     accepted: bool = False  # any attempt was accepted
     maybe_acted: bool = False  # any attempt was accepted, TooLate or unanswered
+    under_way: bool = False  # a command of ours may still act: accepted or unanswered, and not rejected since
     last_answer_at: int | None = None  # µs, ledger clock; when the last POST ended
     proof_since: int | None = None  # µs, ledger clock; when proving began
     first_claim_at: int | None = None  # µs, ledger clock; the retry budget counts from here

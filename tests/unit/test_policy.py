@@ -215,6 +215,46 @@ def test_a_ticket_is_kept_for_the_next_post_only() -> None:
     assert hold_of(ticket, POLICY) == Hold(span=2 * SECOND, lockout=False)
 
 
+def test_a_ticket_waits_for_a_post_that_leaves() -> None:
+    held = job(ticket="T1", ticket_of=1, ticket_armed=7)
+    kept, sent = (after_reply(held, verdict, POLICY, NOW).memory for verdict in (NOT_SENT, UNANSWERED))
+    assert (kept.ticket, kept.ticket_of, kept.ticket_armed) == ("T1", 1, 7)
+    assert (sent.ticket, sent.ticket_of, sent.ticket_armed) == ("", 0, None)
+
+
+@pytest.mark.parametrize(
+    ("between", "refused"),
+    [(said("SomethingNew"), False), (said(command_id=7), False), (NOT_SENT, True), (UNANSWERED, True)],
+)
+def test_only_401s_in_a_row_are_a_refusal(between: Verdict, refused: bool) -> None:  # noqa: FBT001
+    """Whoever was let in between had a good token."""
+    memory = Memory(first_claim_at=to_micros(NOW))
+    for attempt, verdict in enumerate((said(status=401), between, said(status=401)), start=1):
+        known = job(attempts=attempt)._replace(memory=memory)
+        memory = after_reply(known, verdict, POLICY, NOW).memory
+    assert (memory.pursuit == Meaning.REFUSED, memory.unauthorized) == (refused, 2)
+
+
+@pytest.mark.parametrize(
+    ("first", "own"), [(said("TooLate"), False), (said(command_id=7), True), (UNANSWERED, True)]
+)
+def test_a_pending_command_is_ours_only_if_one_may_be_under_way(first: Verdict, own: bool) -> None:  # noqa: FBT001
+    """Another one, a modification say, is over within tens of milliseconds."""
+    memory = after_reply(job(), first, POLICY, NOW).memory
+    decision = again(
+        after_reply(job(attempts=2)._replace(memory=memory), said("AnotherCommandPending"), POLICY, NOW)
+    )
+    assert decision.step is (Step.CONFIRM if own else Step.POST)
+
+
+def test_a_rejected_command_is_not_under_way() -> None:
+    seen = replace(sight(OrderState.OPEN), late_reject=said("RiskCheckTimeout"))
+    at = to_micros(NOW - 3 * SECOND)
+    accepted = job(pursuit="accepted", last_answer_at=at, proof_since=at, under_way=True, maybe_acted=True)
+    memory = after_read(accepted, seen, POLICY, NOW).memory
+    assert (memory.under_way, memory.maybe_acted) == (False, True)
+
+
 def test_the_second_401_is_this_order_s_refusal() -> None:
     first = again(after_reply(job(), said(status=401), POLICY, NOW))
     second = again(after_reply(job()._replace(memory=first.memory), said(status=401), POLICY, NOW))
@@ -273,6 +313,39 @@ def test_the_patience_with_an_armed_cancel_counts_from_its_activation() -> None:
 
     assert again(after_read(armed(4), sight(OrderState.OPEN), POLICY, NOW)).step is Step.CONFIRM
     assert again(after_read(armed(5), sight(OrderState.OPEN), POLICY, NOW)).step is Step.POST
+
+
+def woken(armed: timedelta, *, age: int = 60) -> Job:
+    """Accepted so many seconds ago for a time that lies `armed` from now; a joiner wants it at once."""
+    at = to_micros(NOW - age * SECOND)
+    later = to_micros(NOW + armed)
+    return job(pursuit="accepted", last_answer_at=at, armed_for=later, proof_since=later, step=Step.CONFIRM)
+
+
+def test_a_joiner_who_wants_an_armed_cancel_now_has_it_asked_for_again() -> None:
+    assert again(after_read(woken(3600 * SECOND), sight(OrderState.OPEN), POLICY, NOW)).step is Step.POST
+
+
+@pytest.mark.parametrize("state", [OrderState.UNREAD, OrderState.UNCLEAR, OrderState.CANCELING])
+def test_a_read_that_says_nothing_does_not_make_that_joiner_wait_for_the_armed_time(
+    state: OrderState,
+) -> None:
+    assert again(after_read(woken(3600 * SECOND), sight(state), POLICY, NOW)).delay < SECOND
+
+
+def test_a_joiner_who_comes_after_the_armed_time_leaves_that_cancel_its_patience() -> None:
+    assert again(after_read(woken(-4 * SECOND), sight(OrderState.OPEN), POLICY, NOW)).step is Step.CONFIRM
+    assert again(after_read(woken(-5 * SECOND), sight(OrderState.OPEN), POLICY, NOW)).step is Step.POST
+
+
+def test_a_refusal_waits_for_what_an_earlier_post_may_still_do() -> None:
+    at = to_micros(NOW - 3 * SECOND)
+    refused = job(pursuit="refused", refusal="x", last_answer_at=at, proof_since=at, under_way=True)
+    assert again(after_read(refused, sight(OrderState.OPEN), POLICY, NOW)).step is Step.CONFIRM
+    late = NOW + POLICY.confirm_budget
+    seen = end(after_read(refused, sight(OrderState.OPEN, at=late), POLICY, late))
+    unseen = end(after_read(refused, sight(OrderState.UNREAD, at=late), POLICY, late))
+    assert (seen.outcome, unseen.outcome) == (Outcome.REFUSED, Outcome.UNRESOLVED)
 
 
 def test_a_refusal_is_final_once_the_order_was_seen_open_late_enough() -> None:
@@ -492,6 +565,16 @@ def test_without_proof_every_job_ends_when_its_budgets_do(state: OrderState) -> 
     at = to_micros(NOW - 31 * SECOND)
     spent = job(attempts=10, pursuit="accepted", accepted=True, last_answer_at=at, proof_since=at)
     assert end(after_read(spent, sight(state), POLICY, NOW)).outcome is Outcome.UNRESOLVED
+
+
+def test_while_posting_is_allowed_reads_go_on_beyond_the_confirm_budget() -> None:
+    """A joiner may have given more time after proving began."""
+    at = to_micros(NOW - 31 * SECOND)
+    unread = sight(OrderState.UNREAD)
+    widened = job(pursuit="ambiguous", last_answer_at=at, proof_since=at)
+    spent = job(pursuit="ambiguous", last_answer_at=at, proof_since=at, attempts=10)
+    assert again(after_read(widened, unread, POLICY, NOW)).step is Step.CONFIRM
+    assert end(after_read(spent, unread, POLICY, NOW)).outcome is Outcome.UNRESOLVED
 
 
 def test_a_refusal_that_could_not_be_read_again_stays_a_refusal() -> None:

@@ -82,7 +82,9 @@ def _delivered(memory: Memory, sight: Sight) -> Memory:
     """One of our own commands was found at the exchange: the POST whose answer was lost had arrived."""
     if sight.command_id is None:
         return memory
-    return memory._replace(pursuit=Meaning.ACCEPTED, maybe_acted=True, command_id=sight.command_id)
+    return memory._replace(
+        pursuit=Meaning.ACCEPTED, maybe_acted=True, under_way=True, command_id=sight.command_id
+    )
 
 
 def _kept_missing(job: Job, sight: Sight) -> int:
@@ -127,8 +129,8 @@ def _after_open(job: Job, sight: Sight, policy: Policy, now: datetime) -> Decisi
     if sight.late_reject is not None:
         return _after_late_reject(job, sight, policy, now)
     if job.memory.pursuit == Meaning.REFUSED and not _was_the_token(job, policy, now):
-        return _after_refusal(job, age)
-    sooner = _wanted_sooner(job)
+        return _after_refusal(job, sight, policy, now)
+    sooner = _wanted_sooner(job, now)
     if job.memory.pursuit == Meaning.ACCEPTED and not sooner and _patience_left(job, sight, age):
         return _keep_reading(job, sight, policy, now)
     if not may_post(job, policy, now):
@@ -145,10 +147,10 @@ def _was_the_token(job: Job, policy: Policy, now: datetime) -> bool:
     return renewed and may_post(job, policy, now)
 
 
-def _wanted_sooner(job: Job) -> bool:
-    """A joiner wants the order canceled before the time it was armed for at the exchange."""
+def _wanted_sooner(job: Job, now: datetime) -> bool:
+    """A joiner wants the order canceled before the time, still to come, that it was armed for at the exchange."""
     armed, wanted = job.memory.armed_for, job.request.activation_time
-    return armed is not None and (wanted is None or to_micros(wanted) < armed)
+    return armed is not None and to_micros(now) < armed and (wanted is None or to_micros(wanted) < armed)
 
 
 def _shut_for(job: Job, now: datetime) -> timedelta:
@@ -161,14 +163,19 @@ def _shut_for(job: Job, now: datetime) -> timedelta:
 
 def _patience_left(job: Job, sight: Sight, age: timedelta) -> bool:
     """An accepted cancel has its time: from the answer, or from the activation it was armed for."""
-    armed = job.request.activation_time
+    known = job.memory.armed_for
+    armed = from_micros(known) if known is not None else job.request.activation_time
     since_armed = sight.asked_at - armed if armed is not None else timedelta.max
     return min(age, since_armed) < ACCEPTED_PATIENCE
 
 
-def _after_refusal(job: Job, age: timedelta) -> Decision:
+def _after_refusal(job: Job, sight: Sight, policy: Policy, now: datetime) -> Decision:
+    """The end, unless an earlier POST may still act: that one has its time first."""
+    age = _age(job.memory, sight)
     if age < BELIEVED_AGE:
         return Again(step=Step.CONFIRM, delay=BELIEVED_AGE - age, memory=job.memory)
+    if job.memory.under_way:
+        return _keep_reading(job, sight, policy, now)
     return End(outcome=Outcome.REFUSED, evidence=Evidence.REPLY, detail=job.memory.refusal, memory=job.memory)
 
 
@@ -206,7 +213,7 @@ def _after_late_reject(job: Job, sight: Sight, policy: Policy, now: datetime) ->
 def _after_passing_reject(job: Job, reject: Verdict, policy: Policy, now: datetime) -> Again:
     """The rejected command counts no more: the order is read, and if it still works, POSTed again."""
     delay = wait_of(rule_of(reject), 1, policy)
-    memory = job.memory._replace(pursuit=Meaning.AMBIGUOUS, proof_since=None)
+    memory = job.memory._replace(pursuit=Meaning.AMBIGUOUS, under_way=False, proof_since=None)
     if reject.rule == SESSION_CLOSED:
         memory, delay = shut_out(memory, policy, now), READ_WAITS[0]
     return Again(step=Step.RECONCILE, delay=delay, memory=memory)
@@ -234,8 +241,10 @@ def _keep_reading(job: Job, sight: Sight, policy: Policy, now: datetime) -> Deci
             return Again(step=job.step, delay=delay, memory=memory)
         memory = memory._replace(proof_since=to_micros(now))
     since = from_micros(memory.proof_since or 0)
-    delay = max(delay, since - now)  # armed for later: looked at before its time, it has to wait for it
-    if now < since + policy.confirm_budget:
+    if not _wanted_sooner(job, now):
+        delay = max(delay, since - now)  # armed for later: looked at before its time, it has to wait for it
+    posting = memory.pursuit != Meaning.REFUSED and may_post(job, policy, now)
+    if posting or now < since + policy.confirm_budget:
         return Again(step=Step.CONFIRM, delay=delay, memory=memory)
     return _unproven(job._replace(memory=memory), sight, now)
 
@@ -243,7 +252,7 @@ def _keep_reading(job: Job, sight: Sight, policy: Policy, now: datetime) -> Deci
 def _unproven(job: Job, sight: Sight, now: datetime) -> End:
     """Every budget is spent and no end was read: say what is known, no more."""
     memory = job.memory
-    if memory.pursuit == Meaning.REFUSED:
+    if memory.pursuit == Meaning.REFUSED and (not memory.under_way or sight.state is OrderState.OPEN):
         return End(outcome=Outcome.REFUSED, evidence=Evidence.REPLY, detail=memory.refusal, memory=memory)
     if memory.seen_open:
         return _unresolved(memory, Evidence.SEEN_WORKING, sight.ord_status)

@@ -1,7 +1,7 @@
 """What follows the answer to a POST, or its absence."""
 
 from datetime import datetime, timedelta
-from typing import assert_never
+from typing import Any, assert_never
 
 from worker.clock import from_micros, to_micros
 from worker.job import Evidence, Job, Memory, Outcome, Step
@@ -27,7 +27,9 @@ from worker.verdict import Verdict, rule_of
 UNREAD_REPOSTS = 3
 # An evidence's detail is a remark; the whole text is in the attempt's row.
 MOST_DETAIL = 500
-PENDING = "AnotherCommandPending"
+PENDING, TOO_LATE = "AnotherCommandPending", "TooLate"
+# Attempts that no answer came to.
+UNHEARD = frozenset({f"transport:{Transport.NOT_SENT}", f"transport:{Transport.UNANSWERED}"})
 # One more try after a 401, then it is this order's refusal.
 UNAUTHORIZED_TRIES = 2
 
@@ -42,7 +44,7 @@ def _answered(job: Job, verdict: Verdict, policy: Policy, now: datetime) -> Deci
     match verdict.meaning:
         case Meaning.ACCEPTED:
             return _after_accepted(job, memory, policy, now)
-        case Meaning.TRANSIENT if verdict.reason == PENDING and job.memory.maybe_acted:
+        case Meaning.TRANSIENT if verdict.reason == PENDING and job.memory.under_way:
             return _after_own_pending(memory, now)
         case Meaning.TRANSIENT:
             return _after_transient(job._replace(memory=memory), verdict, policy, now)
@@ -60,7 +62,8 @@ def _remember(job: Job, verdict: Verdict, now: datetime) -> Memory:
     memory = job.memory
     sent = verdict.rule != f"transport:{Transport.NOT_SENT}"
     counted = verdict.meaning is Meaning.UNAUTHORIZED
-    refused = verdict.meaning is Meaning.REFUSED or memory.unauthorized + counted >= UNAUTHORIZED_TRIES
+    turned_away = _turned_away(memory, verdict)
+    refused = verdict.meaning is Meaning.REFUSED or turned_away >= UNAUTHORIZED_TRIES
     acted = verdict.meaning is Meaning.ACCEPTED or verdict.command_id is not None or _may_have_acted(verdict)
     return memory._replace(
         pursuit=Meaning.REFUSED if refused else verdict.meaning,
@@ -68,17 +71,35 @@ def _remember(job: Job, verdict: Verdict, now: datetime) -> Memory:
         transient_replies=memory.transient_replies + 1 if is_transient(verdict) else 0,
         transients=memory.transients + 1 if is_transient(verdict) else 0,
         unauthorized=memory.unauthorized + counted,
+        turned_away=turned_away,
         command_id=verdict.command_id if verdict.command_id is not None else memory.command_id,
         accepted=memory.accepted or verdict.meaning is Meaning.ACCEPTED,
         maybe_acted=memory.maybe_acted or acted,
+        under_way=memory.under_way or (acted and verdict.reason != TOO_LATE),
         last_answer_at=to_micros(now) if sent else memory.last_answer_at,
         reads=0,
         not_before=None,
-        ticket=verdict.ticket,
-        ticket_of=label_of(job, job.attempts) if verdict.ticket else 0,
-        ticket_armed=_sent_for(job) if verdict.ticket else None,
         unknown_since=_unknown_since(memory, verdict, now),
+        **(_ticket(job, verdict) if sent else {}),
     )
+
+
+def _ticket(job: Job, verdict: Verdict) -> dict[str, Any]:
+    """The ticket that this answer asks to be sent next, and the body that it is for; none if it asks for none."""
+    if not verdict.ticket:
+        return {"ticket": "", "ticket_of": 0, "ticket_armed": None}
+    return {
+        "ticket": verdict.ticket,
+        "ticket_of": label_of(job, job.attempts),
+        "ticket_armed": _sent_for(job),
+    }
+
+
+def _turned_away(memory: Memory, verdict: Verdict) -> int:
+    """401s in a row: a POST that was let in between them says that the token was good."""
+    if verdict.meaning is Meaning.UNAUTHORIZED:
+        return memory.turned_away + 1
+    return memory.turned_away if verdict.rule in UNHEARD else 0
 
 
 def label_of(job: Job, attempt: int) -> int:
@@ -109,7 +130,7 @@ def _unknown_since(memory: Memory, verdict: Verdict, now: datetime) -> int | Non
 
 def _may_have_acted(verdict: Verdict) -> bool:
     """Replies after which a missing order is unresolved rather than refused (the contract's order_not_found)."""
-    return verdict.reason == "TooLate" or verdict.rule == f"transport:{Transport.UNANSWERED}"
+    return verdict.reason == TOO_LATE or verdict.rule == f"transport:{Transport.UNANSWERED}"
 
 
 def _refusal(verdict: Verdict) -> str:

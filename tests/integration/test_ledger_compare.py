@@ -222,6 +222,19 @@ def test_the_newest_word_of_an_operator_is_in_force(door: Door, ledger: Ledger) 
     assert (ledger.survey().paused, ledger.survey().draining) == (False, True)
 
 
+def test_who_asks_again_waits_for_a_post_that_may_be_on_its_way(door: Door, ledger: Ledger) -> None:
+    uncompare(door)
+    later, apart = door.enqueue(123)["jobId"], door.enqueue(124)["jobId"]
+    put_back(ledger, lost("flying", attempts=1, delay=timedelta(minutes=1)))
+    assert [(job.id, job.step) for job in claim(ledger).jobs] == [(apart, Step.RECONCILE)]
+    assert [job.id for job in claim(ledger, "claim-2").jobs] == []
+    door.redis.hset(door.key(f"job:{later}"), "read_from", "0")  # as if the minute were over
+    door.redis.zadd(door.key("confirm"), {later: 0})
+    assert [(job.id, job.step) for job in claim(ledger, "claim-3").jobs] == [(later, Step.RECONCILE)]
+    ledger.settle([settlement(later, "claim-3")])
+    assert [(job.id, job.step) for job in claim(ledger, "claim-4").jobs] == [(later, Step.POST)]
+
+
 def test_an_order_that_was_asked_for_again_has_one_post_in_flight(door: Door, ledger: Ledger) -> None:
     """The job that comes back reads the order, and is not POSTed before the later one has ended."""
     uncompare(door)
@@ -240,4 +253,6 @@ def test_an_order_that_was_asked_for_again_has_one_post_in_flight(door: Door, le
     ledger.settle([settlement("lost", "claim-4")])
     assert [job.step for job in ready] == [Step.RECONCILE]
     assert [job.step for job in claim(ledger, "claim-5").jobs] == [Step.POST]
+    again = door.enqueue(123)
+    assert (again["status"], again["jobId"]) == ("joined", "lost")
     assert ledger.renew(LEASE, [(JobId("lost"), ClaimId("claim-5"))]) == frozenset()

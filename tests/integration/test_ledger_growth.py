@@ -20,7 +20,7 @@ from worker.ledger.words import Rules
 JOBS, ROUND = 40_000, 1000
 CLAIM = ClaimId("claim-1")
 # Whatever the ledger keeps for good: a handful of keys, none of them per job.
-FOR_GOOD = {"cancelq:library", "{cancelq}:meta", "{cancelq}:bells"}
+FOR_GOOD = {"{cancelq}:library", "{cancelq}:meta", "{cancelq}:bells"}
 
 
 def work_off(ledger: Ledger) -> int:

@@ -11,7 +11,7 @@ from tests.parts.cancels import record
 from tests.parts.ledger import NO_TIME, Door, claim, claimed_ids, closing, finish, settlement
 from worker.audit.facts import job_fact, request_fact
 from worker.audit.surface import rows
-from worker.clock import from_micros
+from worker.clock import from_micros, to_micros
 from worker.job import ClaimId, Outcome, Priority, Step
 from worker.ledger.client import Ledger
 
@@ -65,6 +65,23 @@ def test_the_earliest_activation_wins(door: Door, first: dict, second: dict, wid
     door.enqueue(1, **second)
     stored = door.job(job_id).get("activation_time")
     assert (stored and from_micros(int(stored))) == (widest and datetime.fromisoformat(widest))
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_who_joins_an_armed_cancel_while_it_is_in_hand_is_heard(
+    door: Door, ledger: Ledger, *, joined: bool
+) -> None:
+    """Its holder knew only the later time, and gives it back until then."""
+    held = door.enqueue(1, activationTime=EARLY)["jobId"]
+    claim(ledger)
+    if joined:
+        assert door.enqueue(1)["jobId"] == held
+    known = str(to_micros(datetime.fromisoformat(EARLY)))
+    back = settlement(held, step=Step.CONFIRM, delay=timedelta(hours=1))
+    door.redis.delete(door.key("bells"))
+    assert ledger.settle([replace(back, activation=known)]) == [True]
+    assert door.redis.llen(door.key("bells")) == joined
+    assert claimed_ids(ledger, "claim-2") == ([held] if joined else [])
 
 
 def test_the_first_requests_other_fields_are_sent(door: Door, ledger: Ledger) -> None:

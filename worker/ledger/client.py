@@ -126,6 +126,7 @@ class Ledger:
                 "state": s.state,
                 "delay_us": max(0, span_micros(s.delay)),
                 "posts": s.posts,
+                **({} if s.activation is None else {"activation": s.activation}),
                 "fields": fields_json(s.fields),
             }
             for s in settlements

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 NAME = "cancelq"
 # The same for all ledgers of a server, as the library is: whoever loads changes this key in one transaction
 # with the library, so of two loaders at once the second looks again.
-LOAD_KEY = "cancelq:library"
+LOAD_KEY = "{cancelq}:library"
 GENERATION = 1000
 # Lua needs a local function before its first use; the functions themselves may stand in any order.
 SHARED = ("write", "prelude", "logins", "budget", "json", "time", "request", "join", "alert", "look")

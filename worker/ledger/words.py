@@ -76,6 +76,9 @@ class Settlement:
     delay: timedelta
     fields: Mapping[str, str | None]
     posts: int = 0  # made under this claim
+    activation: str | None = (
+        None  # of an armed cancel: µs, the time that the holder knew to be wanted; "" for none
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

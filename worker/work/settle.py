@@ -12,7 +12,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from worker.audit.facts import Fact, job_fact, outcome_fact, request_fact
 from worker.audit.writer import AuditWriter, Stored
-from worker.clock import EPOCH, utc_now
+from worker.clock import EPOCH, to_micros, utc_now
 from worker.errors import CancelqError, FactRejected, LedgerUnavailable
 from worker.gaps import Gap, reached
 from worker.job import ClaimId, Job, JobId, Joiner, Outcome, Step
@@ -237,7 +237,13 @@ def _settlement(decided: Decided, again: Again, now: datetime) -> Settlement:
         delay=again.delay if again.step is Step.POST else on_the_beat(again.delay, now),
         fields=decided.fields() | ({"recorded": "1"} if decided.job.recorded else {}),
         posts=decided.posts,
+        activation=_wanted(decided.job) if again.memory.armed_for is not None else None,
     )
+
+
+def _wanted(job: Job) -> str:
+    at = job.request.activation_time
+    return str(to_micros(at)) if at is not None else ""
 
 
 def on_the_beat(delay: timedelta, now: datetime) -> timedelta:

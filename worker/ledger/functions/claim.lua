@@ -13,6 +13,11 @@
 
 local OWNED_PAUSE = 1000000 -- between two looks at an order that another job is at work on
 
+-- From when a read tells what was sent before data was lost.
+local function read_from(job, claim)
+  return math.max(claim.read_from, tonumber(job.read_from or '0'))
+end
+
 -- A job to POST whose order nobody has read since data was lost.
 local function is_doubtful(job, claim)
   return job.step == 'post' and tonumber(job.enqueued_at) < claim.loss_at and job.read_since ~= text_of(claim.loss_at)
@@ -23,6 +28,14 @@ local function read_first(prefix, index, job, at)
   write('ZADD', prefix .. ':' .. index_name('confirm', login_of(prefix, job.account)), text_of(at), job.id)
   write('HSET', job_key(prefix, job.id), 'step', 'reconcile', 'state', 'reconciling', 'next_at', text_of(at))
   write('ZREM', prefix .. ':' .. index, job.id)
+end
+
+-- A job that was put back has its order once the later one that had it is over, so that who asks again joins it.
+local function own_order(prefix, job)
+  local order = order_key(prefix, job.order_id, job.account)
+  if job.step ~= 'close' and redis.call('GET', order) ~= job.id and not owner(prefix, job) then
+    write('SET', order, job.id)
+  end
 end
 
 -- Whether this index entry is a job to take; what only lies there after an error is put right.
@@ -37,10 +50,11 @@ local function is_claimable(prefix, index, id, job, claim)
     write('ZADD', prefix .. ':' .. index_of(prefix, job), 'NX', job.next_at or text_of(now), id)
     write('ZREM', entry, id)
   elseif is_doubtful(job, claim) then
-    read_first(prefix, index, job, math.max(now, claim.read_from))
+    read_first(prefix, index, job, math.max(now, read_from(job, claim)))
   elseif job.step == 'post' and owner(prefix, job) then -- one order, one POST in flight: it is read meanwhile
     read_first(prefix, index, job, now + OWNED_PAUSE)
   else
+    own_order(prefix, job)
     return true
   end
 end
@@ -49,7 +63,7 @@ local function take(prefix, index, id, job, claim)
   write('ZADD', prefix .. ':leases', claim.expiry, id)
   write('HSET', job_key(prefix, id), 'claim', claim.id, 'worker', claim.worker,
     'state', job.step == 'post' and 'claimed' or job.state, unpack(claim.calls))
-  if job.step ~= 'post' and claim.loss_at > 0 and claim.now >= claim.read_from then
+  if job.step ~= 'post' and claim.loss_at > 0 and claim.now >= read_from(job, claim) then
     write('HSET', job_key(prefix, id), 'read_since', text_of(claim.loss_at))
   end
   write('ZREM', prefix .. ':' .. index, id)

@@ -34,7 +34,8 @@ local function compare(keys, args)
 end
 
 -- Order of writes: index, deadline, order, joiners, request ids, and the job last: until it stands they mean nothing,
--- and are written again. A later request may have the order by now: then this job waits for that one to end.
+-- and are written again. A later request may have the order by now: then this job waits for that one to end, and that one
+-- for as long as a POST of this job may still be on its way.
 local function put_back(prefix, item, now)
   local job, id, at = item.job, item.job.id, text_of(now + item.delay_us)
   local flat = {'lapsed', '1', 'state', 'reconciling', 'step', 'reconcile', 'next_at', at}
@@ -45,8 +46,11 @@ local function put_back(prefix, item, now)
   if job.deadline then
     write('ZADD', prefix .. ':deadlines', job.deadline, id)
   end
-  if not owner(prefix, job) then
+  local other = owner(prefix, job)
+  if not other then
     write('SET', order_key(prefix, job.order_id, job.account), id)
+  elseif item.delay_us > 0 then
+    write('HSET', job_key(prefix, other), 'read_from', at)
   end
   local joiners = joiners_key(prefix, id)
   if #item.joiners > 0 and redis.call('EXISTS', joiners) == 0 then

@@ -1,6 +1,7 @@
 -- cancelq_settle: give jobs back, with what to do next and when; only under the claim that holds them.
--- Keys: prefix. Arguments: JSON list of {job, claim, step, state, delay_us, posts,
--- fields: {name: text or null}}; posts: how many were really made.
+-- Keys: prefix. Arguments: JSON list of {job, claim, step, state, delay_us, posts, activation,
+-- fields: {name: text or null}}; posts: how many were really made; activation: of a cancel that is armed, the time that the
+-- holder knew to be wanted, "" for none.
 -- Reply: per item 1 (done) or 0 (stale claim, or a closing job asked to do anything but close: nothing written).
 -- Order of writes: new facts, index, claim, lease. While the claim stands nobody else takes the job, and
 -- if the holder dies a lapsed "post" is read before it is sent again.
@@ -10,12 +11,20 @@ local function may_settle(job, item)
   return job.claim == item.claim and job.state ~= 'done' and (job.state ~= 'closing' or item.step == 'close')
 end
 
+-- When to come back: at once, where a joiner came after its holder had looked and wants an armed cancel earlier.
+local function due_at(job, item, now)
+  local woken = item.step == 'confirm' and item.activation and item.activation ~= (job.activation_time or '')
+  return woken and now or now + item.delay_us
+end
+
+-- Whether it is done, and whether it is due.
 local function settle_one(prefix, item, now, tally)
   local job = read_job(prefix, item.job)
   if not may_settle(job, item) then
-    return 0
+    return 0, false
   end
-  local at = text_of(now + item.delay_us)
+  local due = due_at(job, item, now)
+  local at = text_of(due)
   local changes, removals = sort_fields(item.fields,
     {'step', item.step, 'state', item.state, 'next_at', at}, {'claim', 'worker', 'lapsed', 'calls'})
   job.step, job.lapsed = item.step, nil
@@ -28,7 +37,7 @@ local function settle_one(prefix, item, now, tally)
   if tonumber(item.fields.attempts or '0') > 0 and tonumber(job.joiners or '0') == 0 then
     write('ZREM', prefix .. ':unregistered', item.job)
   end
-  return 1
+  return 1, due <= now
 end
 
 local function settle(keys, args)
@@ -38,8 +47,9 @@ local function settle(keys, args)
     sort_fields(item.fields, {}, {})
   end
   for i, item in ipairs(items) do
-    done[i] = settle_one(prefix, item, now, tally)
-    due_at_once = due_at_once or (done[i] == 1 and item.delay_us == 0)
+    local is_due
+    done[i], is_due = settle_one(prefix, item, now, tally)
+    due_at_once = due_at_once or is_due
   end
   count_reports(prefix, tally)
   if due_at_once then

@@ -36,6 +36,21 @@ def test_a_lost_answer_is_found_among_the_orders_commands_and_has_its_time(plain
     ]
 
 
+def test_a_command_of_an_earlier_cancel_under_the_same_label_is_not_taken_for_this_one(
+    plain_fleet: Fleet,
+) -> None:
+    """The earlier one was rejected; a person has mended that and asked again, and the POST was lost."""
+    fleet, exchange = plain_fleet, plain_fleet.exchange
+    exchange.add_orders(1)
+    exchange.script(1, {"late_reject": "TradingLocked", "quiet": True}, {"drop": "before"})
+    fleet.fork().when_ready()
+    first = fleet.queue().cancel(order_id=1, cl_ord_id="mine").job_id
+    assert fleet.wait_for_end(str(first))["evidence"] == "command_report TradingLocked"
+    second = fleet.queue().cancel(order_id=1, cl_ord_id="mine").job_id
+    end = fleet.wait_for_end(str(second))
+    assert (end["outcome"], end["attempts"]) == ("canceled", 2)
+
+
 def test_the_ledger_tells_since_when_an_answer_is_missing(plain_fleet: Fleet) -> None:
     fleet, exchange = plain_fleet, plain_fleet.exchange
     exchange.add_orders({"id": 1, "reads": [{"status": 500, "repeat": 4}]})

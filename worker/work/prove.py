@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -29,6 +29,8 @@ REPORT_READS = 3
 KEPT_BODY = 4000
 # A status or a reason is a word.
 KEPT_WORD = 128
+# The exchange's clock may be behind the ledger's by this much.
+CLOCKS_APART = timedelta(seconds=1)
 
 # A job, and the rows that are to be written of it.
 Recorded = tuple[Job, list[Fact]]
@@ -172,11 +174,25 @@ def _with_command(look: Look, read: CommandsRead) -> Look:
 
 
 def _is_ours(job: Job, row: Any) -> bool:
-    """A cancel under this job's label whose number no answer has told."""
+    """A cancel under this job's label, newer than what any answer has told of.
+
+    A producer's label may be another job's too, so such a command must be younger than this job.
+    """
     label, number = str(row.get("clOrdId") or ""), row.get("id")
-    own = label == job.request.cl_ord_id if job.request.cl_ord_id else label.startswith(own_label(job.id, ""))
-    told = not isinstance(number, int) or number == job.memory.command_id
-    return own and not told and row.get("commandType") == "Cancel"
+    if row.get("commandType") != "Cancel" or not isinstance(number, int):
+        return False
+    if job.request.cl_ord_id:
+        own = label == job.request.cl_ord_id and _is_since(row, job.enqueued_at - CLOCKS_APART)
+    else:
+        own = label.startswith(own_label(job.id, ""))
+    return own and number > (job.memory.command_id or 0)
+
+
+def _is_since(row: Any, moment: datetime) -> bool:
+    try:
+        return datetime.fromisoformat(str(row.get("timestamp"))) >= moment
+    except (ValueError, TypeError):  # no time, or one without a zone
+        return False
 
 
 # ------------------------------------------------------------------------------------------------ reports

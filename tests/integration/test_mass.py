@@ -276,6 +276,15 @@ def test_an_order_that_the_audit_takes_to_be_open_and_the_list_lacks_is_not_forg
 # ------------------------------------------------------------------------------------------ lists that fail
 
 
+def test_an_order_that_the_first_list_lacks_is_canceled_all_the_same(plain_fleet: Fleet) -> None:
+    """It was placed just before: a list may be late."""
+    plain_fleet.exchange.add_orders(1, account="A")
+    plain_fleet.exchange.lists({"reply": []})
+    plain_fleet.start()
+    sheet = mass(plain_fleet)
+    assert (sheet["result"], sheet["seen"], sheet["outcomes"]) == ("none_left", 1, {"canceled": 1})
+
+
 def test_a_list_that_fails_is_asked_for_again(plain_fleet: Fleet) -> None:
     plain_fleet.exchange.add_orders(1, account="A")
     plain_fleet.start()

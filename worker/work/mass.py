@@ -29,6 +29,8 @@ from worker.work.mass_order import First, MassOrder, Try
 LOOK_EVERY = timedelta(seconds=2)
 # Between two looks when nothing is under way: the list may be late.
 LOOK_AGAIN = timedelta(milliseconds=500)
+# An order that was placed just before may be missing from a list for so long.
+LIST_LAG = timedelta(seconds=2)
 POLL = timedelta(milliseconds=100)
 # Questions of one round trip.
 ASKED_AT_ONCE = 50
@@ -80,6 +82,9 @@ class MassCancel:
         self._late: dict[OrderId, Listed] = {}  # seen when no round was left
         self._look: Look | None = None
         self._look_at: datetime | None = None
+        self._quiet_since: timedelta | None = (
+            None  # the first look since when none showed an order not seen before
+        )
         self._rounds = self._looks = 0
         self._notes: list[str] = []
         self._pause = Event()
@@ -145,7 +150,9 @@ class MassCancel:
 
     def _take_up(self, wishes: MassWishes, wish: MassWish, asker: Asker, bounds: Bounds) -> None:
         """A job for each order that wants one; of new orders the ledger knows before anything is asked for them."""
+        asked_at = self._look.asked_at if self._look is not None else monotonic()
         found = self._unknown()
+        self._quiet_since = None if found else self._quiet_since or asked_at
         if found and self._rounds >= bounds.rounds:
             self._late, found = {order.order_id: order for order in found}, []
         fresh = self._fresh(found)
@@ -157,7 +164,6 @@ class MassCancel:
                 raise Refused(f"cancel-all {wish.id} was brought to its end by somebody else meanwhile")
             reached(Gap.MASS_NOTED)
             self._orders |= fresh
-        asked_at = self._look.asked_at if self._look is not None else monotonic()
         wanting = [order for order in self._orders.values() if order.wants_job(asked_at)]
         if wanting:
             self._ask(wanting, wish, asker)
@@ -277,7 +283,8 @@ class MassCancel:
         running = any(order.is_running for order in orders)
         left = [order for order in orders if order.is_left]
         if not running and not left and not self._late:
-            return Result.NONE_LEFT
+            is_sure = self._quiet_since is not None and asked_at - self._quiet_since >= LIST_LAG
+            return Result.NONE_LEFT if is_sure or monotonic() >= give_up else None
         if not running and all(order.is_stuck(asked_at) for order in left):
             return Result.KEEPS_PLACING if self._late else Result.LEFT
         return Result.TIME_UP if monotonic() >= give_up else None

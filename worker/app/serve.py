@@ -1,5 +1,6 @@
 """Runs one Celery worker process around a WorkerProcess, from the first check to the last commit."""
 
+import ctypes
 import gc
 import threading
 import warnings
@@ -18,6 +19,7 @@ from worker.audit.engine import audit_url
 from worker.settings import Settings
 
 log = structlog.get_logger()
+M_ARENA_MAX = -8  # of malloc.h
 
 
 class BellWorker(Worker):  # type: ignore[misc]
@@ -29,6 +31,7 @@ class BellWorker(Worker):  # type: ignore[misc]
 
 def serve(settings: Settings, redis_url: str, ending: Ending) -> int:
     """Work until SIGTERM or SIGINT; the exit code of the process."""
+    _share_arenas()
     process = WorkerProcess(settings, redis_url=redis_url, database_url=audit_url(settings))
     try:
         process.start()
@@ -49,6 +52,13 @@ def serve(settings: Settings, redis_url: str, ending: Ending) -> int:
     finally:
         ending.means(go_on)
         process.stop()
+
+
+def _share_arenas() -> None:
+    """Where the C library can: each arena keeps what it once needed, and eighty threads would have sixteen of them."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_ARENA_MAX, 2)
 
 
 def _collect_rarely() -> None:

@@ -66,6 +66,22 @@ def test_workers_share_one_session_and_renew_it_once(plain_fleet: Fleet) -> None
     assert_no_secret_anywhere(fleet)
 
 
+def test_a_cancel_s_400_is_refused_only_after_one_renewal(plain_fleet: Fleet) -> None:
+    fleet, exchange = plain_fleet, plain_fleet.exchange
+    exchange.auth(users=[ALICE])
+    exchange.add_orders(1, 2)
+    exchange.script(1, {"status": 400})
+    exchange.script(2, {"status": 400})
+    fleet.fork(**LOGIN, **QUICK).when_ready()
+    cancel(fleet, 1)
+    first = fleet.ends(1)[1]
+    cancel(fleet, 2)  # the token is known to be new
+    second = fleet.ends(2)[2]
+    assert [(row["outcome"], row["attempts"]) for row in (first, second)] == [("canceled", 2), ("refused", 1)]
+    counts = exchange.auth_counts()
+    assert (counts["logins"], counts["renewals"]) == (1, 1)
+
+
 def assert_no_secret_anywhere(fleet: Fleet) -> None:
     """Neither in Redis nor in the audit nor in any log."""
     secrets = [b"pass-w0rd", b"s3c-ret", b"sim-"]

@@ -56,6 +56,8 @@ class Bearer:
         self._renewable = renewable
         self._lock = threading.Lock()
         self._refused = -1  # the revision that a read was refused with
+        self._is_questioned = False  # a cancel met 400
+        self._renewed_at: timedelta | None = None  # the last time that another token took its place
         self._bad = 0  # answers in a row that an evicted session gets as well
         self._good_at = self._settled_at = monotonic()
         self._missed_at: timedelta | None = None  # since when there is none
@@ -76,16 +78,25 @@ class Bearer:
 
     def take(self, token: Token) -> None:
         with self._lock:
+            self._renewed_at = monotonic() if self._token is not None else None
             self._token, self._refused, self._bad, self._missed_at = token, -1, 0, None
+            self._is_questioned = False
             self._good_at = self._settled_at = monotonic()
 
     def heard(self, token: Token, reply: Reply, *, read: bool) -> None:
-        """What a call under `token` met. Only a read's 401 speaks of the token: a cancel's may speak of the order."""
+        """What a call under `token` met. Only a read's 401 speaks of the token: a cancel's may speak of the order.
+
+        A cancel's 400 may mean either, and is worth one renewal, unless there has just been one.
+        """
         if not self._renewable or not isinstance(reply, Answered):
             return
         with self._lock:
             if token is not self._token:
                 return
+            if reply.status == 400 and not read:
+                self._is_questioned = (
+                    self._renewed_at is None or monotonic() - self._renewed_at >= SETTLED_AFTER
+                )
             if reply.status == 401 or (reply.status == 400 and self._is_old()):
                 self._refused = token.revision if read else self._refused
             elif reply.status == 408 or reply.status >= 500:
@@ -106,6 +117,12 @@ class Bearer:
         """Whether the session may have been evicted, which no single answer says."""
         long_enough = monotonic() - self._good_at >= DOUBTFUL_FOR and self._is_old()
         return self._bad >= DOUBTFUL_ANSWERS and long_enough
+
+    def question(self) -> bool:
+        """Whether a cancel's 400 is to be answered by a renewal; true once."""
+        with self._lock:
+            questioned, self._is_questioned = self._is_questioned, False
+        return questioned
 
     def asked(self) -> None:
         """The doubt was put to the exchange; no other one for a while, whatever it said."""

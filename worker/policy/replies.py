@@ -30,6 +30,8 @@ MOST_DETAIL = 500
 PENDING, TOO_LATE = "AnotherCommandPending", "TooLate"
 # Attempts that no answer came to.
 UNHEARD = frozenset({f"transport:{Transport.NOT_SENT}", f"transport:{Transport.UNANSWERED}"})
+# A 400 may mean an expired token. One renewal follows, if the token can be renewed; the read that comes then tells.
+BAD_REQUEST, RENEWED_WITHIN = "http:400", timedelta(seconds=1)
 # One more try after a 401, then it is this order's refusal.
 UNAUTHORIZED_TRIES = 2
 
@@ -49,7 +51,8 @@ def _answered(job: Job, verdict: Verdict, policy: Policy, now: datetime) -> Deci
         case Meaning.TRANSIENT:
             return _after_transient(job._replace(memory=memory), verdict, policy, now)
         case Meaning.REFUSED:
-            return prove_from(memory, now, delay=READ_WAITS[0])
+            renewal = verdict.rule == BAD_REQUEST
+            return prove_from(memory, now, delay=RENEWED_WITHIN if renewal else READ_WAITS[0])
         case Meaning.THROTTLED:
             return _after_throttled(memory, verdict, policy)
         case Meaning.AMBIGUOUS | Meaning.UNAUTHORIZED:

@@ -143,7 +143,7 @@ class Keeper:
             return Call.LOGIN
         if self._foreign:
             return None
-        asked_for = self._bearer.is_refused or self._bearer.is_doubtful
+        asked_for = self._bearer.question() or self._bearer.is_refused or self._bearer.is_doubtful
         return Call.RENEWAL if asked_for or shelved.renew_in <= timedelta(0) else None
 
     def _say(self, due: Call, shelved: Shelved) -> None:

@@ -116,8 +116,7 @@ class Proxy:
         self._call(self._listen())
 
     def close(self) -> None:
-        self.refuse()
-        self._call(_let_all_end())
+        self._call(self._end_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
         if self._thread is not None:
             self._thread.join(PATIENCE)
@@ -165,6 +164,14 @@ class Proxy:
         for link in self._links:
             link.reset()
 
+    async def _end_all(self) -> None:
+        """Reset links end by themselves; one that was just being accepted becomes a link meanwhile."""
+        give_up = self._loop.time() + PATIENCE
+        while (others := asyncio.all_tasks() - {asyncio.current_task()}) and self._loop.time() < give_up:
+            self._refuse()
+            await asyncio.wait(others, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
+        self._refuse()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             server = await self.connect()
@@ -207,13 +214,6 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     if found is not None and not writer.is_closing() and found.family != socket.AF_UNIX:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
     writer.transport.abort()
-
-
-async def _let_all_end() -> None:
-    """The links have been reset: their tasks end by themselves."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    if others:
-        await asyncio.wait(others, timeout=PATIENCE)
 
 
 @contextlib.contextmanager

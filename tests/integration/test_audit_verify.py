@@ -1,5 +1,6 @@
 """Whoever goes behind the triggers' back is found out, and the first bad row is named."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.parts.cancels import (
     writing,
 )
 from tests.parts.databases import KINDS, migrated
-from tests.parts.tampering import disarm, forge_account
+from tests.parts.tampering import disarm, forge_account, put_in_conflict
 from worker.audit.engine import open_engine
 from worker.audit.facts import Fact, job_fact
 from worker.audit.shapes import SHAPES
@@ -208,6 +209,23 @@ def test_a_row_without_what_must_come_before_it_is_found(
     record(audit_engine, *facts)
     fault = verify(audit_engine).fault
     assert (fault.table, fault.what) == (table, what)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    ["nope", "null", "{}", "[]", '["x"]', '["x","y"]', '["y",1]', "[" * 100_000, f'["x",{"1" * 5000}]'],
+    ids=lambda cells: cells[:9],
+)
+def test_a_conflict_that_was_put_in_and_displaced_nothing_is_named(audit_engine: Engine, cells: str) -> None:
+    try:
+        seen = json.loads(cells)
+    except (ValueError, RecursionError):
+        seen = cells
+    seen = seen if isinstance(seen, list) and seen else [cells]
+    put_in_conflict(audit_engine, cells, seen)
+    fault = verify(audit_engine).fault
+    assert (fault.table, fault.writer, fault.seq) == ("conflicts", "zz", 1)
+    assert fault.what == "what it says was displaced is no row of starts"
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

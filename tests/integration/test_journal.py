@@ -24,6 +24,7 @@ from tests.parts.cancels import (
     writing,
 )
 from tests.parts.databases import database_taking_no_rows
+from tests.parts.tampering import put_in_conflict
 from worker.audit.carry import carry_all
 from worker.audit.engine import open_engine
 from worker.audit.facts import Fact, job_fact
@@ -208,6 +209,14 @@ def test_a_row_whose_place_another_host_took_is_kept_whole_and_told(host: Host) 
                 connection.execute(text(f"DROP TRIGGER conflicts_{trigger}{on}"))
         connection.execute(text("UPDATE conflicts SET cells = replace(cells, '9007199254740993', '1')"))
     assert host.verify().fault.what == "its columns are not what its digest was made of"
+
+
+def test_a_conflict_that_nobody_carried_holds_up_no_journal(host: Host) -> None:
+    with host.outage() as audit:
+        audit.commit([job_fact(a_job()), a_start()])
+    put_in_conflict(host.engine, "nope", ["nope"], writer="writer-1", seq=3)
+    assert host.carry() == 2
+    assert host.verify().fault.table == "conflicts"
 
 
 def test_verify_tells_what_is_outstanding_from_what_was_lost(host: Host) -> None:

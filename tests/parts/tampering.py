@@ -1,5 +1,7 @@
 """What somebody does who owns the database: switch the triggers off and write as they please."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, Engine, text
 
 from models import Base
@@ -24,3 +26,15 @@ def forge_account(connection: Connection) -> None:
     cells = entry(job_fact(a_job(account="B"))).cells
     forged = digest(canonical("jobs", "writer-1", Head(1, ""), ENVIRONMENT, cells))
     connection.execute(text("UPDATE jobs SET account = 'B', digest = :digest"), {"digest": forged})
+
+
+def put_in_conflict(
+    engine: Engine, cells: str, seen: Sequence[object], *, writer: str = "zz", seq: int = 1
+) -> None:
+    """As a writer's login may, with the digest that belongs to it."""
+    mark = digest(canonical("starts", writer, Head(seq, ""), ENVIRONMENT, seen))
+    with engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO conflicts VALUES (:writer, :seq, '', :mark, :url, 'starts', 'x', :cells)"),
+            {"mark": mark, "writer": writer, "seq": seq, "url": ENVIRONMENT, "cells": cells},
+        )

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from worker.audit.cells import CHAINED
 from worker.audit.chain import Cell
-from worker.audit.conflicts import CONFLICTS
+from worker.audit.conflicts import CONFLICTS, displaced
 from worker.audit.engine import answering, reason
 from worker.audit.journal import Chunk, Journal
 from worker.audit.shapes import SHAPES, Entry
@@ -139,10 +139,11 @@ def _displaced_starts(connection: Connection, writer: str) -> set[tuple[Cell, ..
     """The attempts of this chain whose start rows found their place taken before."""
     mark = "?" if connection.dialect.name == "sqlite" else "%s"
     found = connection.exec_driver_sql(
-        f"SELECT cells FROM conflicts WHERE writer = {mark} AND fact = 'starts'",  # noqa: S608
+        f"SELECT subject, cells FROM conflicts WHERE writer = {mark} AND fact = 'starts'",  # noqa: S608
         (writer,),
     )
-    return {tuple(json.loads(cells)[:2]) for (cells,) in found}
+    rows = (displaced("starts", subject, cells) for subject, cells in found)
+    return {row[:2] for row in rows if row is not None}
 
 
 def _entry(table: str, row: Row) -> Entry:

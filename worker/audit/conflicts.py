@@ -1,6 +1,5 @@
 """The rows that found their place taken when a journal was carried over, and which of them contradict it. Reads only."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -8,10 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import orjson
 from sqlalchemy import Connection
 
 from worker.audit.cells import CHAINED, rows
-from worker.audit.shapes import SHAPES
+from worker.audit.shapes import SHAPES, misfit
 
 CONFLICTS = "conflicts"
 # Both databases bound the number of parameters of one statement.
@@ -31,6 +31,20 @@ class Contradiction:
     def __str__(self) -> str:
         attempt = "" if self.attempt is None else f", attempt {self.attempt}"
         return f"{self.table} of {self.subject}{attempt}"
+
+
+def displaced(fact: str, subject: str, cells: str) -> tuple[Any, ...] | None:
+    """The columns of the row that found its place taken; None where it says of none that could be one."""
+    try:
+        written = orjson.loads(cells)
+    except ValueError:
+        return None
+    if fact not in SHAPES or fact == CONFLICTS or not isinstance(written, list):
+        return None
+    # Columns that a later schema has added are null in it.
+    row = (*written, *[None] * (len(SHAPES[fact].columns) - len(written)))
+    sound = len(row) == len(SHAPES[fact].columns) and misfit(fact, row) is None
+    return row if sound and row[0] == subject else None
 
 
 def told_and_counted(connection: Connection) -> tuple[tuple[Contradiction, ...], int]:
@@ -53,7 +67,10 @@ def contradictions(connection: Connection) -> Iterator[tuple[str, tuple[Any, ...
     some: list[tuple[str, tuple[Any, ...]]] = []
     with closing(rows(connection, CONFLICTS)) as found:
         for row in found:
-            some.append((row[CHAINED], tuple(json.loads(row[CHAINED + 2]))))
+            fact, subject, cells = row[CHAINED:]
+            written = displaced(fact, subject, cells)
+            if written is not None:
+                some.append((fact, written))
             if len(some) == AT_ONCE:
                 yield from _contradicting(connection, some)
                 some = []

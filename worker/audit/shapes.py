@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Integer, Table, Text, UniqueConstraint
 
@@ -13,6 +14,7 @@ from worker.clock import iso
 from worker.errors import FactRejected
 
 CHAIN_COLUMNS = ("writer", "seq", "prev", "digest", "environment")
+A_TIME = "2026-11-28T16:08:04.260765Z"
 Key = tuple[str, ...]  # table, then the texts of the unique columns
 
 
@@ -28,6 +30,8 @@ class Shape:
     key: tuple[int, ...]  # positions among `columns`; empty: no key of its own
     rules: tuple[Rule, ...]  # one a column: made once, because every fact passes them
     names: frozenset[str]
+    kinds: tuple[frozenset[type], ...]  # what the digest may see in each column
+    times: tuple[int, ...]  # positions among `columns`
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,26 @@ def _cells(fact: Fact, rules: Sequence[Rule]) -> list[Cell]:
     except (TypeError, ValueError) as error:
         raise FactRejected(f"{fact.table}.{name}: {error}") from None
     return cells
+
+
+def misfit(table: str, cells: Sequence[object]) -> str | None:
+    """The first column whose cell is nothing that a fact leaves there; cells as their digest sees them."""
+    shape = SHAPES[table]
+    for position, (cell, kinds) in enumerate(zip(cells, shape.kinds, strict=True)):
+        if type(cell) not in kinds:
+            return shape.columns[position].name
+    for position in shape.times:
+        if cells[position] is not None and not _is_time(cells[position]):
+            return shape.columns[position].name
+    return None
+
+
+def _is_time(text: Any) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return len(text) == len(A_TIME) and text[-1] == "Z"
 
 
 def _text(value: object) -> str:
@@ -118,12 +142,27 @@ def _check(column: Column[object]) -> Callable[[object], Cell]:
     raise TypeError(f"{column}: no rule for {kind!r}")
 
 
+def _kinds(column: Column[object]) -> frozenset[type]:
+    kind: type = str
+    if isinstance(column.type, Boolean | Integer):
+        kind = bool if isinstance(column.type, Boolean) else int
+    return frozenset({kind, type(None)} if column.nullable else {kind})
+
+
 def _shape(table: Table) -> Shape:
     columns = tuple(column for column in table.columns if column.name not in CHAIN_COLUMNS)
     unique = [list(rule.columns) for rule in table.constraints if isinstance(rule, UniqueConstraint)]
     key = tuple(columns.index(column) for column in unique[0]) if unique else ()
     rules = tuple((column.name, bool(column.nullable), _check(column)) for column in columns)
-    return Shape(table, columns, key, rules, frozenset(name for name, _, _ in rules))
+    return Shape(
+        table,
+        columns,
+        key,
+        rules,
+        names=frozenset(name for name, _, _ in rules),
+        kinds=tuple(map(_kinds, columns)),
+        times=tuple(i for i, column in enumerate(columns) if isinstance(column.type, UtcDateTime)),
+    )
 
 
 SHAPES = {

@@ -7,7 +7,6 @@ over, others' are named.
 """
 
 import heapq
-import json
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -20,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from worker.audit.cells import CHAINED, rows
 from worker.audit.chain import Head, canonical, digest
-from worker.audit.conflicts import CONFLICTS, Contradiction, told_and_counted
+from worker.audit.conflicts import CONFLICTS, Contradiction, displaced, told_and_counted
 from worker.audit.engine import reading
 from worker.audit.journal import Journal, Mark
 from worker.audit.seal_check import NO_SEALS, Named, Seals, follow_seals
@@ -226,7 +225,9 @@ class _Walk:
             raise _FoundError(
                 Fault(GONE, writer, head.seq + 1, f"is missing: the chain goes from {head.seq} to {seq}")
             )
-        fact, cells = _as_written(table, row)
+        fact, cells = row[CHAINED] if table == CONFLICTS else table, _as_written(table, row[CHAINED:])
+        if cells is None:
+            return f"what it says was displaced is no row of {fact}"
         if digest(canonical(fact, writer, Head(seq, prev), environment, cells)) != mark:
             return "its columns are not what its digest was made of"
         if prev != head.digest:
@@ -236,17 +237,9 @@ class _Walk:
         return None
 
 
-def _as_written(table: str, row: Sequence[Any]) -> tuple[str, Sequence[Any]]:
-    """The fact that a row's digest was made of; of a conflict that is the row which found its place taken."""
-    if table != CONFLICTS:
-        return table, row[CHAINED:]
-    fact, subject, cells = row[CHAINED:]
-    try:
-        written = json.loads(cells)
-    except ValueError:
-        written = None
-    sound = fact in SHAPES and isinstance(written, list) and [str(cell) for cell in written[:1]] == [subject]
-    return fact, written if sound else [cells]
+def _as_written(table: str, cells: Sequence[Any]) -> Sequence[Any] | None:
+    """What a row's digest was made of; of a conflict that is the row which found its place taken."""
+    return displaced(*cells) if table == CONFLICTS else cells
 
 
 def verify(

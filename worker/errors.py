@@ -13,6 +13,7 @@ CancelqError
 ├── FactRejected           the database will never take this one fact
 ├── LeaseLapsed            the right to send was lost before the first byte left
 ├── NotRead                a list of the exchange's could not be read within its bound; says why
+├── NotAsWritten           the audit's rows cannot be read as what they are; names the first that was changed
 └── Withheld               a login may make no call now: lock-out, penalty, or its budget is spent
 """
 
@@ -71,6 +72,10 @@ class LeaseLapsed(CancelqError):
 
 class NotRead(CancelqError):
     """The exchange's lists could not be read, so nothing is known of what is open."""
+
+
+class NotAsWritten(CancelqError):
+    """A row of the audit holds what nobody wrote there, and cannot be read."""
 
 
 class Withheld(CancelqError):

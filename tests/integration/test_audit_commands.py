@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 
 from tests.parts import understudy
 from tests.parts.cancels import ENVIRONMENT, a_job, a_start, a_whole_life, at, record
+from tests.parts.tampering import disarm
 from worker.audit.engine import open_engine
 from worker.audit.facts import job_fact, stamp_fact
 from worker.audit.journal import Journal
@@ -107,6 +108,47 @@ def test_the_page_of_an_audit_that_is_not_intact_says_so_and_the_exit_is_1(
     record(audit_engine, job_fact(a_job()), a_start(attempt=2))
     done = cancelq("report", "--format", "html", DATABASE_URL=database_url)
     assert (done.returncode, "NO: <bdi>starts row 2 of writer-1" in done.stdout) == (1, True)
+
+
+UNREADABLE = [
+    ("sqlite", "jobs", "enqueued_at = 'x'"),
+    ("sqlite", "outcomes", "finished_at = '9999-99-99T00:00:00.000000Z'"),
+    ("sqlite", "outcomes", "filled_qty = x'00'"),
+    ("sqlite", "outcomes", "outcome = 'bogus'"),
+    ("sqlite", "verdicts", "failure_reason = CAST(x'ff' AS TEXT)"),
+    ("postgresql", "jobs", "enqueued_at = 'infinity'"),
+    ("postgresql", "jobs", "enqueued_at = '0044-03-15 BC'"),
+]
+
+
+@pytest.mark.parametrize(("database_url", "table", "change"), UNREADABLE, indirect=["database_url"])
+@pytest.mark.parametrize("options", [(), ("--no-verify",)], ids=["checked", "unchecked"])
+def test_a_report_that_cannot_be_made_names_the_row_that_was_changed(
+    cancelq: Run, filled: Engine, database_url: str, table: str, change: str, options: tuple[str, ...]
+) -> None:
+    disarm(filled)
+    with filled.connect() as connection:
+        if filled.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA ignore_check_constraints = ON")
+        connection.execute(text(f"UPDATE {table} SET {change}"))
+        connection.commit()
+    done = cancelq("report", "--format", "html", *options, DATABASE_URL=database_url)
+    (said,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said.startswith(f"cancelq: the audit is NOT intact: {table} row ")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_status_that_cannot_be_read_names_the_row_that_was_changed(
+    cancelq: Run, filled: Engine, database_url: str
+) -> None:
+    disarm(filled)
+    with filled.begin() as connection:
+        connection.execute(text("UPDATE jobs SET enqueued_at = 'x'"))
+    nowhere = "redis://127.0.0.1:9/0"
+    done = cancelq("status", "job-1", DATABASE_URL=database_url, REDIS_URL=nowhere)
+    assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (1, "", False)
+    assert "cancelq: the audit is NOT intact: jobs row 1 of writer-1" in done.stderr
 
 
 def test_a_report_without_the_check_says_that_nobody_checked(

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from tests.parts.cancels import (
     a_finding,
@@ -20,6 +20,7 @@ from tests.parts.cancels import (
     record,
     unanswered,
 )
+from tests.parts.tampering import disarm
 from tests.parts.why import Why, a_look, a_try, an_end, kinds, said
 from worker.audit.facts import job_fact, request_fact
 from worker.audit.writer import AuditWriter
@@ -63,6 +64,29 @@ def test_a_plain_cancel_is_told_from_the_request_to_the_proof(why: Why, audit_en
         "",
         "Linked orders, as this order named them on 2026-11-23 12:00:00.182: none",
     ]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("jobs", "account = x'41'"),
+        ("jobs", "deadline = 'x'"),
+        ("replies", "latency_us = 'abc'"),
+        ("verdicts", "failure_reason = CAST(x'ff' AS TEXT)"),
+    ],
+)
+def test_a_story_that_cannot_be_told_names_the_row_that_was_changed(
+    why: Why, audit_engine: Engine, table: str, change: str
+) -> None:
+    record(audit_engine, *a_whole_life())
+    disarm(audit_engine)
+    with audit_engine.begin() as connection:
+        connection.execute(text(f"UPDATE {table} SET {change}"))
+    done = why.run("123", "--json")
+    (said,) = done.stderr.splitlines()
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert said.startswith(f"cancelq: the audit is NOT intact: {table} row ")
 
 
 def test_times_are_shown_in_the_zone_that_was_asked_for(why: Why, audit_engine: Engine) -> None:

@@ -27,6 +27,8 @@ MIGRATION_BOUND = timedelta(minutes=10)
 # What the client waits beyond the server's own statement_timeout: a frozen server never times out by itself.
 CLIENT_GRACE = timedelta(seconds=1)
 READING = "cancelq_reading"
+# What comes of reading a row that holds what nobody wrote there: no time, no text, none of the words.
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, DBAPIError)
 # How libpq says it; a refused connection carries no SQLSTATE.
 TURNED_AWAY = ("authentication failed", "does not exist", "no pg_hba.conf entry")
 
@@ -68,11 +70,18 @@ def answering(engine: Engine) -> Iterator[None]:
 
 
 def is_unavailable(error: Exception) -> bool:
-    """Whether the database, rather than the statement, is to blame."""
+    """Whether the database, rather than the statement or a row, is to blame."""
+    if is_undecodable(error):
+        return False
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
     # SQLite says no more than DatabaseError of a file that is broken, or is no database at all.
     broken = type(error) is DatabaseError
     return lost or broken or isinstance(error, OperationalError | PoolTimeoutError)
+
+
+def is_undecodable(error: Exception) -> bool:
+    """Whether somebody wrote bytes into a text of SQLite."""
+    return "Could not decode" in str(error)
 
 
 def turns_us_away(error: Exception) -> bool:

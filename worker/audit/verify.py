@@ -20,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 from worker.audit.cells import CHAINED, rows
 from worker.audit.chain import Head, canonical, digest
 from worker.audit.conflicts import CONFLICTS, Contradiction, displaced, told_and_counted
-from worker.audit.engine import reading
+from worker.audit.engine import is_undecodable, reading
 from worker.audit.journal import Journal, Mark
 from worker.audit.seal_check import NO_SEALS, Named, Seals, follow_seals
 from worker.audit.seals import newest
@@ -294,7 +294,7 @@ def _decoding(connection: Connection, *, lenient: bool) -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        if "Could not decode" in str(error):
+        if is_undecodable(error):
             raise _UndecodableError from error
         raise
     finally:

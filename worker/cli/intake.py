@@ -122,7 +122,10 @@ def status(job_id: str | None, order_id: int | None, account: str | None) -> Non
     if known.get("status") == "refused":
         raise click.UsageError(known["error"])
     if "jobId" not in known:
-        known = _from_audit(settings, job_id, order_id, account)
+        from worker.cli.records import as_written
+
+        with as_written(settings):
+            known = _from_audit(settings, job_id, order_id, account)
     click.echo(json.dumps(known))
     sys.exit(0 if "jobId" in known else 1)
 

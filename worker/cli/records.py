@@ -3,14 +3,15 @@
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from worker.cli.reach import LEDGER_PATIENCE, reached_audit
-from worker.errors import AuditUnavailable, LedgerUnavailable
+from worker.errors import AuditUnavailable, LedgerUnavailable, NotAsWritten
 from worker.gaps import Gap, reached
 from worker.settings import Settings, load_settings
 
@@ -123,6 +124,23 @@ def witnessed(settings: Settings) -> Beside:
     except LedgerUnavailable as error:
         click.echo(f"cancelq: a cut tail would not be seen, the ledger was not asked: {error}", err=True)
         return beside
+
+
+@contextmanager
+def as_written(settings: Settings) -> Iterator[None]:
+    """Whoever reads rows in here and cannot is told which one nobody wrote; where all are sound the fault is ours."""
+    from worker.audit.engine import READING_BOUND, UNREADABLE
+
+    try:
+        yield
+    except UNREADABLE as error:
+        from worker.audit.verify import verify as check
+
+        with reached_audit(settings, bound=READING_BOUND) as engine:
+            found = check(engine, **witnessed(settings)._asdict())
+        if found.fault is None:
+            raise
+        raise NotAsWritten(f"the audit is NOT intact: {found.fault}") from error
 
 
 def _finding(found: "Verification", *, witnessed: bool) -> dict[str, Any]:

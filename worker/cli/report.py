@@ -11,7 +11,7 @@ import click
 
 from worker.cli.moments import Moment, Zone
 from worker.cli.reach import reached_audit
-from worker.cli.records import witnessed
+from worker.cli.records import as_written, witnessed
 from worker.errors import ConfigError
 from worker.settings import load_settings
 
@@ -50,10 +50,10 @@ def report(form: str, path: Path | None, *, checking: bool, **limits: Any) -> No
     from worker.report.content import Scope
 
     settings = load_settings()
-    with reached_audit(settings, bound=READING_BOUND) as engine:
+    with as_written(settings), reached_audit(settings, bound=READING_BOUND) as engine:
         known = witnessed(settings)._asdict() if checking else {"verification": not_verified(engine)}
         made = audit_report(engine, Scope(**limits), **known)
-    _put(_rendered(made, form, colored=path is None and sys.stdout.isatty()), path)
+        _put(_rendered(made, form, colored=path is None and sys.stdout.isatty()), path)
     sys.exit(0 if made.verification.ok else 1)
 
 

@@ -9,6 +9,7 @@ import click
 
 from worker.cli.intake import UNKNOWN, order_number, utf8
 from worker.cli.moments import Zone
+from worker.cli.records import as_written
 from worker.errors import AuditUnavailable
 from worker.settings import Settings, load_settings
 
@@ -27,15 +28,17 @@ DEFAULT_ACCOUNT = "default"
 @click.option("--tz", "zone", type=Zone(), default="UTC", show_default=True, help="show times in this zone")
 def why(order_id: int, account: str | None, zone: tzinfo, *, as_json: bool) -> None:
     """Tell the story of ORDER_ID's cancels: who asked, what came back, what decided, what proved the end."""
-    tale = _tale(load_settings(), order_id, account, UTC if as_json else zone)
-    if not tale.accounts:
-        _say_unknown(tale, account, as_json=as_json)
-        sys.exit(1)
-    if as_json:
-        from worker.report.story_json import render_story as render
-    else:
-        from worker.report.story_text import render_text as render
-    click.echo(render(tale), nl=False)
+    settings = load_settings()
+    with as_written(settings):
+        tale = _tale(settings, order_id, account, UTC if as_json else zone)
+        if not tale.accounts:
+            _say_unknown(tale, account, as_json=as_json)
+            sys.exit(1)
+        if as_json:
+            from worker.report.story_json import render_story as render
+        else:
+            from worker.report.story_text import render_text as render
+        click.echo(render(tale), nl=False)
 
 
 def _tale(settings: Settings, order_id: int, account: str | None, zone: tzinfo) -> "Tale":

@@ -15,8 +15,11 @@ from models import Base
 from tests.parts.databases import PostgresServer
 from tests.parts.exchange import Exchange
 from tests.parts.fleet import Fleet
+from tests.parts.tampering import gild
+from worker.audit.engine import open_engine
 from worker.audit.migrating import migrate
 from worker.audit.surface import VIEWS
+from worker.audit.verify import verify
 
 SCRIPT = Path(__file__).parents[2] / "deploy/roles.sql"
 TABLES = sorted(Base.metadata.tables)
@@ -74,6 +77,25 @@ def test_a_worker_works_as_writer_and_its_records_are_read_as_reader(
     assert "were not sealed: the database" in looks[1].said()
     assert worker.process.wait(30) == 2
     assert "auditor may not add to actions, " in worker.said()
+
+
+@pytest.mark.parametrize("audit", ["roles_first"], indirect=True)
+@pytest.mark.parametrize("user", ["desk", "auditor"])
+def test_either_role_compares_the_views_unless_it_may_make_no_temporary_one(audit: Audit, user: str) -> None:
+    audit.run(f"ALTER ROLE {user} SET default_transaction_read_only = on")
+    engine = open_engine(audit.url(user))
+    try:
+        assert (verify(engine).ok, verify(engine).views_trouble) == (True, "")
+        audit.run(f"REVOKE TEMPORARY ON DATABASE {audit.name} FROM PUBLIC")
+        assert "permission denied to create temporary tables" in verify(engine).remarks[0]
+        gild_as_owner = open_engine(audit.url())
+        gild(gild_as_owner)
+        gild_as_owner.dispose()
+        assert verify(engine).ok  # nobody looked, and it says so
+        audit.run(f"GRANT TEMPORARY ON DATABASE {audit.name} TO {user}")
+        assert "the view audit_jobs is not the one" in str(verify(engine).fault)
+    finally:
+        engine.dispose()
 
 
 def test_the_rights_are_these_and_no_others(audit: Audit) -> None:

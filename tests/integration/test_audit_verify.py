@@ -22,11 +22,13 @@ from tests.parts.cancels import (
     writing,
 )
 from tests.parts.databases import KINDS, migrated
-from tests.parts.tampering import disarm, forge_account, put_in_conflict
+from tests.parts.tampering import disarm, forge_account, gild, put_in_conflict
 from worker.audit.engine import open_engine
 from worker.audit.facts import Fact, job_fact
 from worker.audit.shapes import SHAPES
+from worker.audit.surface import rows
 from worker.audit.verify import Verification, verify
+from worker.job import Outcome
 
 COLUMNS = [(table, column.name) for table, shape in SHAPES.items() for column in shape.table.columns]
 # Where the schema allows but a few words: another one of them.
@@ -122,6 +124,34 @@ def test_a_sound_audit_is_sound(audit_engine: Engine) -> None:
     record(audit_engine, *a_whole_life("job-2"), writer="writer-2")
     checked = verify(audit_engine)
     assert (checked.ok, checked.rows, set(checked.heads)) == (True, 14, {"writer-1", "writer-2"})
+
+
+def test_a_view_that_was_replaced_is_named(audit_engine: Engine) -> None:
+    record(audit_engine, *a_whole_life()[:-1], an_outcome(outcome=Outcome.UNRESOLVED))
+    assert verify(audit_engine).fault is None
+    gild(audit_engine)
+    assert [row["outcome"] for row in rows(audit_engine, "audit_jobs")] == ["canceled"]
+    checked = verify(audit_engine)
+    assert str(checked.fault) == "the view audit_jobs is not the one that the migrations made"
+    assert checked.rows == 7
+
+
+@pytest.mark.parametrize("view", sorted(VIEWS))
+def test_a_view_that_is_gone_is_named(audit_engine: Engine, view: str) -> None:
+    cascade = "" if audit_engine.dialect.name == "sqlite" else "CASCADE"
+    with audit_engine.begin() as connection:
+        connection.execute(text(f"DROP VIEW {view} {cascade}"))
+    assert str(verify(audit_engine).fault) == f"the view {view} is missing"
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_view_that_shows_the_rows_of_one_moment_is_none(audit_engine: Engine) -> None:
+    with audit_engine.begin() as connection:
+        shown = "SELECT pg_get_viewdef('audit_actions'::regclass)"
+        made = connection.execute(text(shown)).scalar_one()
+        connection.execute(text("DROP VIEW audit_actions"))
+        connection.execute(text(f"CREATE MATERIALIZED VIEW audit_actions AS {made}"))
+    assert str(verify(audit_engine).fault) == "the view audit_actions is missing"
 
 
 def test_an_empty_audit_is_sound(audit_engine: Engine) -> None:

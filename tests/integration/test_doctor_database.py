@@ -12,6 +12,7 @@ from models import Base
 from tests.parts.cancels import NOON, record
 from tests.parts.databases import PostgresServer
 from tests.parts.doctor import Diagnose
+from tests.parts.tampering import gild
 from worker.audit import inspection
 from worker.audit.engine import open_engine
 from worker.audit.facts import stamp_fact
@@ -84,6 +85,14 @@ def test_a_dropped_trigger_is_named(
     found = diagnose(database_url=database_url)
     assert found.grades("database: triggers") == {"failed"}
     assert "switched off: outcomes_" in found.text("database: triggers")
+
+
+def test_a_replaced_view_is_named(diagnose: Diagnose, database_url: str, audit_engine: Engine) -> None:
+    assert diagnose(database_url=database_url).grades("database: views") == {"ok"}
+    gild(audit_engine)
+    found = diagnose(database_url=database_url)
+    assert found.grades("database: views") == {"failed"}
+    assert "audit_jobs is not the one that the migrations made" in found.text("database: views")
 
 
 def test_a_trigger_without_teeth_is_named(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, Engine, text
 
+from migrations import VIEWS
 from models import Base
 from tests.parts.cancels import ENVIRONMENT, a_job
 from worker.audit.chain import Head, canonical, digest
@@ -26,6 +27,18 @@ def forge_account(connection: Connection) -> None:
     cells = entry(job_fact(a_job(account="B"))).cells
     forged = digest(canonical("jobs", "writer-1", Head(1, ""), ENVIRONMENT, cells))
     connection.execute(text("UPDATE jobs SET account = 'B', digest = :digest"), {"digest": forged})
+
+
+def gild(engine: Engine) -> None:
+    """Put another view in place, which shows every end as a good one."""
+    better = "CASE WHEN o.outcome IN ('refused', 'unresolved') THEN 'canceled' ELSE o.outcome END AS outcome"
+    made = VIEWS["audit_jobs"].replace("o.outcome,", f"{better},")
+    with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.execute(text("DROP VIEW audit_jobs"))
+        connection.execute(
+            text(made if engine.dialect.name == "sqlite" else made.replace("CREATE", "CREATE OR REPLACE", 1))
+        )
 
 
 def put_in_conflict(

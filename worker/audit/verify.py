@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
+from migrations import VIEWS
 from worker.audit.cells import CHAINED, rows
 from worker.audit.chain import Head, canonical, digest
 from worker.audit.conflicts import CONFLICTS, Contradiction, displaced, told_and_counted
@@ -25,6 +26,7 @@ from worker.audit.journal import Journal, Mark
 from worker.audit.seal_check import NO_SEALS, Named, Seals, follow_seals
 from worker.audit.seals import newest
 from worker.audit.shapes import SHAPES
+from worker.audit.view_check import compare_views
 
 GONE = "(gone)"
 # Behind the numbers of the tables: the database's, then the journal's.
@@ -33,7 +35,7 @@ SEALED = 2 * len(SHAPES)
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The first row that is not what was written."""
+    """The first row that is not what was written, or the view that does not show what was."""
 
     table: str
     writer: str
@@ -43,6 +45,8 @@ class Fault:
     def __str__(self) -> str:
         if self.table == "seals":
             return f"seal {self.seq}: {self.what}"
+        if self.table in VIEWS:
+            return f"the view {self.table} {self.what}"
         return f"{self.table} row {self.seq} of {self.writer}: {self.what}"
 
 
@@ -75,6 +79,7 @@ class Verification:
     contradictions: tuple[Contradiction, ...] = ()  # the first of them
     made: bool = True  # False: nobody looked, and `seals` has the newest one as it stands
     journal_trouble: str = ""  # why this host's journal was not looked at
+    views_trouble: str = ""  # why the views were not compared
 
     @property
     def ok(self) -> bool:
@@ -86,6 +91,8 @@ class Verification:
         said = [f"outstanding: {chain}" for chain in self.outstanding]
         if self.journal_trouble:
             said.append(f"this host's journal was not looked at, it cannot be read: {self.journal_trouble}")
+        if self.views_trouble:
+            said.append(f"the views were not compared with what the migrations made: {self.views_trouble}")
         if self.conflicts:
             said.append(
                 f"{self.conflicts} rows of journals contradict the rows in their place: see conflicts"
@@ -259,9 +266,19 @@ def verify(
     trouble = journal.trouble() if journal is not None else ""
     walk = partial(_Walk, heads or {}, parsed, None if trouble else journal, trouble)
     try:
-        return _verify(engine, walk(), expect, lenient=False)
+        found = _verify(engine, walk(), expect, lenient=False)
     except _UndecodableError:
-        return _verify(engine, walk(), expect, lenient=True)  # slower, but the row can be named
+        found = _verify(engine, walk(), expect, lenient=True)  # slower, but the row can be named
+    return found if found.fault is not None else _with_views(engine, found)
+
+
+def _with_views(engine: Engine, found: Verification) -> Verification:
+    """What is read through a view is no better than the view."""
+    views = compare_views(engine)
+    if views.fault is not None:
+        view, what = views.fault
+        return replace(found, fault=Fault(view, "", 0, what))
+    return replace(found, views_trouble=views.unchecked)
 
 
 def _verify(engine: Engine, walk: _Walk, expect: str | None, *, lenient: bool) -> Verification:

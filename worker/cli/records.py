@@ -154,6 +154,7 @@ def _finding(found: "Verification", *, witnessed: bool) -> dict[str, Any]:
         "heads": {writer: {"seq": head.seq, "digest": head.digest} for writer, head in found.heads.items()},
         "witnessed": witnessed,
         "journal_trouble": found.journal_trouble or None,
+        "views_trouble": found.views_trouble or None,
         "outstanding": [asdict(chain) for chain in found.outstanding],
         "conflicts": found.conflicts,
         "contradictions": [asdict(one) for one in found.contradictions],

@@ -9,6 +9,7 @@ from worker.audit import inspection
 from worker.audit.engine import address, audit_url, is_missing, open_engine
 from worker.audit.schema import require_head, require_writer
 from worker.audit.stamp import owner
+from worker.audit.view_check import Views, compare_views
 from worker.doctor.finding import Check, Finding, each, failed, ok, skipped, warning
 from worker.doctor.host_checks import REMOTE, filesystem, space
 from worker.doctor.moments import clock_finding, milliseconds
@@ -55,6 +56,7 @@ def examine(engine: "Engine", exchange_url: str, *, embedded: bool) -> Iterator[
     common: list[Check] = [
         ("database: rights", lambda: rights(engine)),
         ("database: triggers", lambda: triggers(inspection.unguarded(engine))),
+        ("database: views", lambda: views(compare_views(engine))),
         ("database: write", lambda: writing(inspection.trial_write(engine))),
         (
             "database: stamp",
@@ -83,6 +85,21 @@ def triggers(missing: list[str]) -> Iterator[Finding]:
         )
     else:
         yield ok(what, "every table refuses UPDATE, DELETE and their disguises")
+
+
+def views(found: Views) -> Iterator[Finding]:
+    """Reports and everybody's SQL read through them."""
+    what = "database: views"
+    if found.fault is not None:
+        yield failed(
+            what,
+            f"{' '.join(found.fault)}; reports may lie",
+            "find out who did it, then drop it and make it again with its statement of migrations/views_0001.py",
+        )
+    elif found.unchecked:
+        yield skipped(what, f"not compared with what the migrations made: {found.unchecked}")
+    else:
+        yield ok(what, "each is the one that the migrations made")
 
 
 def rights(engine: "Engine") -> Iterator[Finding]:

@@ -100,6 +100,7 @@ def _summary(report: Report, zone: tzinfo) -> dict[str, Any]:
         "witnessed": report.witnessed,
         "fault": str(checked.fault) if checked.fault else None,
         "journal_trouble": checked.journal_trouble or None,
+        "views_trouble": checked.views_trouble or None,
         "outstanding": [asdict(chain) for chain in checked.outstanding],
         "conflicts": checked.conflicts,
         "rows_checked": checked.rows,

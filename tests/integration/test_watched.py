@@ -233,6 +233,15 @@ def test_a_worker_is_red_while_nothing_comes_of_what_it_takes_and_green_again(pl
     eventually(lambda: fetch(health)[0] == 200, what="green")
 
 
+def test_a_fresh_worker_serves_what_pages_a_person_at_zero(plain_fleet: Fleet) -> None:
+    text = fetch(monitor_of(plain_fleet.fork(metrics_port="0", log="json").when_ready()) + "metrics")[1]
+    for line in (
+        'cancelq_outcomes_total{evidence="seen_working",outcome="unresolved"} 0.0',
+        'cancelq_attempts_total{reason="TradingLocked",verdict="refused"} 0.0',
+    ):
+        assert line in text, text
+
+
 def test_a_pause_is_no_fault_and_is_said(plain_fleet: Fleet) -> None:
     worker = plain_fleet.fork(metrics_port="0", log="json").when_ready()
     plain_fleet.run("pause", "--because", "a test")

@@ -21,6 +21,7 @@ DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "cancelq-worker@.service"
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 PROMETHEUS: dict[str, Any] = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
+RULES: dict[str, Any] = yaml.safe_load((DEPLOY / "alerts.yml").read_text())
 JOBS = {job["job_name"]: job for job in PROMETHEUS["scrape_configs"]}
 
 
@@ -62,6 +63,19 @@ def test_prometheus_looks_for_the_services_where_the_document_starts_them() -> N
 def test_rules_use_no_label_that_a_scrape_does_not_give() -> None:
     text = (DEPLOY / "alerts.yml").read_text()
     assert set(re.findall(r"\$labels\.(\w+)", text)) <= {"instance", "reason"}
+
+
+def test_a_page_is_due_also_for_what_a_young_worker_counted_before_its_first_scrape() -> None:
+    """increase() needs a sample from before; a young process has counted nothing else."""
+    rules = [rule for group in RULES["groups"] for rule in group["rules"]]
+    paging = [
+        rule["expr"] for rule in rules if rule["labels"]["severity"] == "page" and "increase" in rule["expr"]
+    ]
+    assert len(paging) == 2
+    for expression in paging:
+        (series,) = re.findall(r"increase\((.+)\[10m\]\) > 0", expression)
+        young = "and on (job, instance) time() - process_start_time_seconds < 600"
+        assert f"or {series} {young}" in expression
 
 
 # ------------------------------------------------------------------------------------------------- systemd

@@ -5,12 +5,12 @@ from itertools import product
 import pytest
 from prometheus_client import generate_latest
 
-from tests.parts.cancels import answered, unanswered
+from tests.parts.cancels import answered, at, unanswered
 from tests.parts.happenings import again, claimed, ended, named, replied, swept
 from worker.app.metrics import Meter, Stage, reason_label
 from worker.job import Evidence, Memory, Outcome
-from worker.reasons import RULES
-from worker.reply import NotSent
+from worker.reasons import RULES, Meaning
+from worker.reply import Answered, NotSent
 from worker.verdict import classify
 
 ODD = b'{"failureReason":"%s"}'
@@ -69,13 +69,15 @@ def test_no_text_of_an_answer_becomes_a_label(meter: Meter) -> None:
     for nth in range(300):
         meter(replied(named("job-1"), answered(ODD % b"Reason%d" % nth)))
     assert b"Reason1" not in generate_latest(meter.registry)
-    labels = {reason_label(classify(answered(ODD % word))) for word in (b"Odd", b"TooLate", b'Two"words')}
+    labels = {
+        reason_label(classify(answered(ODD % word)).rule) for word in (b"Odd", b"TooLate", b'Two"words')
+    }
     assert labels == {"unlisted", "TooLate", "body:unreadable"}
 
 
 def test_a_reason_that_only_configuration_knows_is_other() -> None:
     verdict = classify(answered(ODD % b"MyOwn"), frozenset({"MyOwn"}))
-    assert reason_label(verdict) == "other"
+    assert reason_label(verdict.rule) == "other"
 
 
 def test_the_number_of_series_is_bounded() -> None:
@@ -83,5 +85,43 @@ def test_the_number_of_series_is_bounded() -> None:
 
 
 def test_a_decision_to_come_back_is_no_outcome(meter: Meter) -> None:
+    before = counts(meter)
     meter(again(named("job-1")))
-    assert b"cancelq_outcomes_total{" not in generate_latest(meter.registry)
+    assert counts(meter) == before
+
+
+def test_what_alerts_look_at_is_there_before_it_happens(meter: Meter) -> None:
+    fresh = counts(meter)
+    assert set(fresh.values()) == {0}
+    for outcome in Outcome:
+        meter(ended(named("job-1"), outcome))
+    refused = [rule.name for rule in RULES.values() if rule.meaning is Meaning.REFUSED]
+    for rule in refused:
+        meter(replied(named("job-1"), refusal(rule)))
+    known = counts(meter)
+    assert known.keys() == fresh.keys()
+    assert sum(known.values()) == len(Outcome) + len(refused)
+
+
+def counts(meter: Meter) -> dict[tuple[str, ...], float]:
+    """The series of outcomes and of refused attempts, which page a person."""
+    samples = [one for family in meter.registry.collect() for one in family.samples]
+    return {
+        (one.name, *sorted(one.labels.values())): one.value
+        for one in samples
+        if one.name == "cancelq_outcomes_total" or one.labels.get("verdict") == Meaning.REFUSED
+    }
+
+
+def refusal(rule: str) -> Answered:
+    """An answer of which this line of the table speaks."""
+    kind, _, word = rule.partition(":")
+    if kind == "http":
+        return Answered(status=int(word), body=b"{}", sent_at=at(4), answered_at=at(5))
+    if word == "access-denied":
+        body = b'{"failureReason":"UnknownReason","failureText":"Access is denied"}'
+    else:
+        body = b'{"%s":"%s"}' % (
+            (b"failureReason", word.encode()) if kind == "reason" else (word.encode(), b"x")
+        )
+    return Answered(status=200, body=body, sent_at=at(4), answered_at=at(5))

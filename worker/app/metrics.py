@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import product
 from math import inf
 from typing import assert_never
 
@@ -19,13 +20,13 @@ from prometheus_client.core import GaugeMetricFamily
 
 from worker.clock import EPOCH, from_micros
 from worker.errors import CancelqError, LedgerUnavailable
+from worker.job import Evidence, Outcome
 from worker.ledger.client import Ledger
 from worker.ledger.encoding import Gauges
 from worker.ledger.words import Claimed, Swept
 from worker.policy import End
-from worker.reasons import RULES
+from worker.reasons import RULES, TABLE, Meaning, RuleName
 from worker.reply import Answered, NotSent, Unanswered
-from worker.verdict import Verdict
 from worker.work.happening import Happening, Replied, Settled
 
 # From a quick wire to the longest proof: two to three a decade.
@@ -78,10 +79,19 @@ class Meter:
         self._attempts = self._counter("attempts", "POSTs that are over, by verdict", "verdict", "reason")
         self._outcomes = self._counter("outcomes", "cancels that ended", "outcome", "evidence")
         self._lapsed = self._counter("lapsed", "claims taken from holders that fell silent")
+        self._begin_at_zero()
         Info("cancelq_worker", "what this worker is there for", registry=self.registry).info(about)
 
     def _counter(self, name: str, says: str, *labels: str) -> Counter:
         return Counter(f"cancelq_{name}", says, labels, registry=self.registry)
+
+    def _begin_at_zero(self) -> None:
+        """What alerts look at is there before it happens: a series that is born at 1 has not increased."""
+        for pair in product(Outcome, Evidence):
+            self._outcomes.labels(*pair)
+        for rule in TABLE:
+            if rule.meaning is Meaning.REFUSED:
+                self._attempts.labels(rule.meaning, reason_label(rule.name))
 
     def __call__(self, happening: Happening) -> None:
         match happening:
@@ -100,7 +110,7 @@ class Meter:
                 self._time(Stage.CLAIM, claimed.now - job.enqueued_at)
 
     def _replied(self, replied: Replied) -> None:
-        self._attempts.labels(replied.verdict.meaning, reason_label(replied.verdict)).inc()
+        self._attempts.labels(replied.verdict.meaning, reason_label(replied.verdict.rule)).inc()
         match replied.reply:
             case Answered(sent_at=sent_at, answered_at=ended_at):
                 self._on_wire(replied.taken_at, sent_at, ended_at)
@@ -129,9 +139,9 @@ class Meter:
         self._stages[stage].observe(max(0.0, span.total_seconds()))
 
 
-def reason_label(verdict: Verdict) -> str:
+def reason_label(rule: RuleName) -> str:
     """The line of the reason table that spoke; what configuration added to it is `other`."""
-    return verdict.rule.removeprefix("reason:") if verdict.rule in RULES else "other"
+    return rule.removeprefix("reason:") if rule in RULES else "other"
 
 
 class LedgerCollector:

@@ -234,6 +234,28 @@ def test_a_call_without_arguments_is_refused(door: Door) -> None:
     assert json.loads(door.redis.fcall("cancelq_enqueue", 0))["status"] == "refused"
 
 
+TOO_MUCH = [
+    # further keys, further arguments, what the error must begin with
+    ((), ('{"orderId":2}',), "arguments: must be one JSON object, got 2"),
+    (("{other}",), (), "keys: must be one, the name of the ledger in braces, got 2"),
+    (("{other}",), ('{"orderId":2}',), "keys: "),
+]
+
+
+@pytest.mark.parametrize(("keys", "arguments", "error"), TOO_MUCH)
+def test_what_nobody_would_read_is_refused(
+    door: Door, keys: tuple[str, ...], arguments: tuple[str, ...], error: str
+) -> None:
+    untouched = door.all_keys()
+    question = '{"orderId":1,"requestId":"r"}', '{"orderId":1}'
+    for function, text in zip(("cancelq_enqueue", "cancelq_status"), question, strict=True):
+        words = (door.prefix, *keys, text, *arguments)
+        reply = json.loads(door.redis.fcall(function, 1 + len(keys), *words))
+        assert (reply["status"], reply["error"].startswith(error)) == ("refused", True), reply
+        assert reply["requestId"] == ("r" if function == "cancelq_enqueue" else None)
+    assert door.all_keys() == untouched
+
+
 # --- idempotency
 
 

@@ -30,7 +30,7 @@ def play(redis: "Redis", ledger: str) -> list[str]:
 
 def _differs(redis: "Redis", ledger: str, vector: Mapping[str, Any], kept: dict[str, str]) -> list[str]:
     key = vector.get("key", f"{{{ledger}}}")
-    text = redis.fcall(vector["function"], 1, key, request_of(vector, kept))
+    text = redis.fcall(vector["function"], 1, key, request_of(vector, kept), *vector.get("more", ()))
     reply: dict[str, Any] = json.loads(text, parse_int=Digits)
     wanted = vector["reply"]
     wrong = [

@@ -63,12 +63,10 @@ end
 
 local function admit(keys, args, redrive_of)
   local prefix, now = keys[1], micros()
+  local wrong = misuse(keys, args, redrive_of and 2 or 1)
   local request, why, request_id = read_request(args[1] or '', now)
-  if not is_ledger(prefix) then
-    return refused(NO_LEDGER, request_id)
-  end
-  if not request then
-    return refused(why, request_id)
+  if wrong or not request then
+    return refused(wrong or why, request and request.requestId or request_id)
   end
   request.requestId = request.requestId
     or new_id(now, 'request ' .. request.account .. ' ' .. request.orderId)

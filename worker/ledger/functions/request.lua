@@ -81,6 +81,17 @@ local function is_ledger(prefix)
   return prefix ~= nil and prefix:find('^{[%w_.-]+}$') ~= nil
 end
 
+-- What is wrong with a call itself, or nil: what nobody reads would be lost and called accepted.
+local function misuse(keys, args, most)
+  if #keys > 1 then
+    return 'keys: must be one, the name of the ledger in braces, got ' .. #keys
+  elseif not is_ledger(keys[1]) then
+    return NO_LEDGER
+  elseif #args > most then
+    return 'arguments: must be one JSON object, got ' .. #args
+  end
+end
+
 -- The checked fields of a flat object; nil, why not, and the request id where one could be read.
 local function read_fields(text, allowed, now)
   if #text > LONGEST_REQUEST then

@@ -26,10 +26,10 @@ local function describe(job)
 end
 
 local function status(keys, args)
-  local prefix = keys[1]
+  local prefix, wrong = keys[1], misuse(keys, args, 1)
   local wanted, why = read_fields(args[1] or '', STATUS_FIELDS, 0)
-  if not is_ledger(prefix) then
-    return refused(NO_LEDGER)
+  if wrong then
+    return refused(wrong)
   elseif not wanted then
     return refused(why)
   elseif (wanted.jobId == nil) == (wanted.orderId == nil) or (wanted.jobId and wanted.account) then

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -72,10 +71,9 @@ def _rendered(made: "Report", form: str, *, colored: bool) -> Iterable[str]:
             from worker.report.machine import csv_parts
 
             return csv_parts(made)
-    from worker.report.table import PAGE_WIDTH, render_table
+    from worker.report.table import render_table
 
-    width = max(get_terminal_size().columns, PAGE_WIDTH) if colored else PAGE_WIDTH
-    return [render_table(made, width=width, color=colored)]
+    return [render_table(made, color=colored)]
 
 
 def _put(parts: Iterable[str], path: Path | None) -> None:

@@ -32,9 +32,6 @@ class LongTable:
         drawn = list(Segment.split_lines(console.render(probe, options)))
         place = max(i for i, line in enumerate(drawn) if FILLED.search(_text(line)))
         gaps, widths = _measured(_text(drawn[place]))
-        if len(widths) < len(probe.columns):  # so little room that some have none: as rich will have it
-            yield _with_rows(self._make(), self._rows)
-            return
         own = ([Segment(_written(row, gaps, widths))] for row in self._rows)
         for line in chain(drawn[:place], own, drawn[place + 1 :]):
             yield from (*line, Segment.line())

@@ -17,30 +17,37 @@ from worker.report.figures import Spread, milliseconds
 from worker.report.long_table import LongTable
 from worker.report.shown import hour_words, many, moment_words, printable
 
-# Without a terminal to ask: wide enough for one line a job.
+# Of what is as wide as the page, and of texts that go on in the next line.
 PAGE_WIDTH = 170
+TEXT_WIDTH = 140
+# A line is as wide as its cells are: half an id is of no use to anybody.
+ROOM = 100_000
 # What may be cut so that a job stays on its line; json and csv have it whole.
 LONG_TEXTS = {"evidence": 20, "reason": 20, "account": 12, "found": 70}
 # Accounts, strategies and (the latest) hours that a person reads; json has them all.
 GROUPS = 50
 
 
-def render_table(report: Report, *, width: int = PAGE_WIDTH, color: bool = False) -> str:
+def render_table(report: Report, *, color: bool = False) -> str:
     """The whole report as text; `color` adds a terminal's escapes."""
     page = StringIO()
     console = Console(
-        file=page, width=width, force_terminal=color, no_color=not color, markup=False, highlight=False
+        file=page, width=ROOM, force_terminal=color, no_color=not color, markup=False, highlight=False
     )
     if report.live:
-        console.print(Panel(Text("LIVE: real orders, real money", style="bold white on red"), box=box.HEAVY))
+        _print_banner(console, Text("LIVE: real orders, real money", style="bold white on red"))
     if report.dry_run:
         said = f"DRY RUN: {many(report.dry_run, 'cancel')} of an open order, which nobody was to send"
-        console.print(Panel(Text(said, style="bold"), box=box.HEAVY))
+        _print_banner(console, Text(said, style="bold"))
     for title, table in _sections(report):
         if table.row_count:
             console.print(Text(title, style="bold"))
             console.print(table)
     return page.getvalue()
+
+
+def _print_banner(console: Console, text: Text) -> None:
+    console.print(Panel(text, box=box.HEAVY, width=PAGE_WIDTH))
 
 
 def _sections(report: Report) -> Iterable[tuple[str, Table | LongTable]]:
@@ -188,7 +195,10 @@ def _job(line: Line, report: Report) -> tuple[str, ...]:
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_header=any(columns))
     for column in columns:
-        table.add_column(column, overflow="ellipsis", no_wrap=bool(column), max_width=LONG_TEXTS.get(column))
+        if column:
+            table.add_column(column, overflow="ellipsis", no_wrap=True, max_width=LONG_TEXTS.get(column))
+        else:
+            table.add_column(overflow="fold", max_width=TEXT_WIDTH)
     return table
 
 

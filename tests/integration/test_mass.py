@@ -181,9 +181,13 @@ def test_a_dry_run_shows_what_would_be_canceled_and_leaves_no_trace(
 ) -> None:
     prepared(plain_fleet)
     plain_fleet.exchange.add_orders(1, {"id": 2, "ordStatus": "Canceled"}, account="A")
-    sheet = mass(plain_fleet, *how, **({} if how else {"dry_run": "true"}))
+    done = plain_fleet.run("cancel-all", "--account", "A", *how, **({} if how else {"dry_run": "true"}))
+    sheet = json.loads(done.stdout)
     assert (sheet["result"], sheet["dryRun"], list(by_order(sheet))) == ("dry_run", True, [1])
     assert (sheet["massCancel"], by_order(sheet)[1]["jobs"]) == (None, [])
+    why = "listed as Working; a dry run: without it the order would be canceled"
+    assert (done.returncode, by_order(sheet)[1]["whyLeft"]) == (0, why)
+    assert f"cancelq: order 1: {why}\n" in done.stderr
     assert plain_fleet.ledger_client().survey().open == 0
     assert plain_fleet.ledger_client().actions() == []
     assert plain_fleet.exchange.requests() == []

@@ -53,7 +53,7 @@ def test_after_the_third_contradiction_a_person_is_needed() -> None:
     order.notice(LATER)
     assert not order.wants_job(LATER)
     assert order.is_stuck(LATER)
-    assert order.why_left.endswith("a contradiction")
+    assert order.why_left().endswith("a contradiction")
 
 
 def test_a_bad_end_is_an_answer_and_not_tried_again() -> None:
@@ -68,7 +68,7 @@ def test_a_bad_end_is_an_answer_and_not_tried_again() -> None:
 def test_an_order_that_the_list_lacks_is_left_unless_its_end_was_proven(outcome: str, left: bool) -> None:  # noqa: FBT001
     order = an_order(a_try(outcome), seen=None)
     assert (order.is_left, order.is_stuck(LATER)) == (left, left)
-    assert order.why_left.startswith("not in the exchange's list; ") is left
+    assert order.why_left().startswith("not in the exchange's list; ") is left
 
 
 def test_an_end_in_the_list_outweighs_a_cancel_that_proved_nothing() -> None:
@@ -78,7 +78,7 @@ def test_an_end_in_the_list_outweighs_a_cancel_that_proved_nothing() -> None:
 def test_a_running_cancel_is_waited_for() -> None:
     order = an_order(a_try(None, ended_at=None), seen=listed())
     assert not order.is_stuck(LATER)
-    assert "is still open" in order.why_left
+    assert "is still open" in order.why_left()
 
 
 def test_a_job_that_nobody_remembers_is_asked_for_anew() -> None:
@@ -88,4 +88,4 @@ def test_a_job_that_nobody_remembers_is_asked_for_anew() -> None:
 def test_a_cancel_that_was_not_taken_says_why() -> None:
     order = an_order(Try(request_id="r", fate="refused", error="draining"), seen=listed())
     assert order.is_stuck(LATER)
-    assert order.why_left == "listed as Working; its cancel was not taken: draining"
+    assert order.why_left() == "listed as Working; its cancel was not taken: draining"

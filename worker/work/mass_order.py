@@ -124,14 +124,14 @@ class MassOrder:
             ended = f"had ended {last.outcome} by {last.known.get('evidence')}"
             last.contradicted = f"listed as {status} after job {last.job_id} {ended}"
 
-    @property
-    def why_left(self) -> str:
+    def why_left(self, *, dry_run: bool = False) -> str:
         """In words, from the last job; "" for an order that is not left."""
         if not self.is_left:
             return ""
         missing = "not in the exchange's list" if self.looked else "the exchange's list was not read"
         seen = f"listed as {self.listed.status}" if self.listed is not None else missing
-        return f"{seen}; {_why(self)}"
+        why = "a dry run: without it the order would be canceled" if dry_run else _why(self)
+        return f"{seen}; {why}"
 
 
 def _why(order: MassOrder) -> str:

@@ -53,6 +53,9 @@ def test_a_drained_ledger_ends_it_and_a_worker_that_was_asked_to_end_comes_back(
     up.cancelq("drain")
     assert up.process.wait(20) == 0
     assert up.events("up.ending", exit=0)
+    came_back, stayed_away = up.events("part.ended", part="worker", exit=0)
+    assert (came_back["level"], came_back["again_in"]) == ("error", 0.2)
+    assert (stayed_away["level"], "again_in" in stayed_away) == ("info", False)
 
 
 def test_a_killed_valkey_comes_back_with_every_accepted_cancel(start_up: StartUp, exchange: Exchange) -> None:
@@ -309,6 +312,8 @@ def test_no_password_is_said_and_a_worker_that_refuses_its_settings_is_not_start
     assert "redis://127.0.0.1:6379/0" in up.said()
     assert "secret" not in up.said()
     assert up.said().count("CANCELQ_REDIS_URL: must be redis://") == 1
+    (end,) = up.events("part.ended", part="worker", exit=2)
+    assert (end["level"], "again_in" in end) == ("error", False)
 
 
 def test_a_worker_that_ends_soon_is_started_again_later_each_time(start_up: StartUp) -> None:

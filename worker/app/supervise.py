@@ -37,11 +37,11 @@ class Part(Protocol):
 
 
 class Supervisor:
-    """One part and the thread that watches it. `ended` hears every end that nobody asked for."""
+    """One part and the thread that watches it. `is_final` says of an end that nobody asked for whether it is the last."""
 
-    def __init__(self, part: Part, ended: Callable[[int], None] = lambda _code: None) -> None:
+    def __init__(self, part: Part, is_final: Callable[[int], bool] = lambda _code: False) -> None:
         self._part = part
-        self._ended = ended
+        self._is_final = is_final
         self._asked = threading.Event()
         self._thread = threading.Thread(target=self._watch, name=f"watch-{part.name}", daemon=True)
 
@@ -66,8 +66,11 @@ class Supervisor:
                 continue
             if time.monotonic() - began > SETTLED_AFTER:
                 pause = FIRST_PAUSE
+            if self._is_final(code):
+                tell = log.error if code else log.info
+                tell("part.ended", part=self._part.name, exit=code)
+                return
             log.error("part.ended", part=self._part.name, exit=code, again_in=pause)
-            self._ended(code)
             if self._asked.wait(pause):
                 return
             pause, began = min(2 * pause, LONGEST_PAUSE), time.monotonic()

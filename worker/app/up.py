@@ -45,9 +45,11 @@ def up(settings: Settings, wish: Wish, ending: Ending) -> int:
     """
     exits: SimpleQueue[int] = SimpleQueue()  # unlike an Event, a signal handler may put to it at any time
 
-    def worker_ended(code: int) -> None:
-        if code == WRONG_CONFIGURATION or (code == 0 and _is_drained(settings, found)):
+    def is_over(code: int) -> bool:
+        final = code == WRONG_CONFIGURATION or (code == 0 and _is_drained(settings, found))
+        if final:
             exits.put(code)
+        return final
 
     ending.means(interrupt)
     migrate(audit_engine.audit_url(settings))
@@ -56,7 +58,7 @@ def up(settings: Settings, wish: Wish, ending: Ending) -> int:
         ending.means(lambda: exits.put(0))
         if wish.flower is not None:
             _keep_up(Supervisor(_flower(wish.flower, found)), running)
-        _keep_up(Supervisor(_worker(settings, wish.concurrency, found), worker_ended), running)
+        _keep_up(Supervisor(_worker(settings, wish.concurrency, found), is_over), running)
         code = exits.get()
         ending.means(go_on)
         log.info("up.ending", exit=code)

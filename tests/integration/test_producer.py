@@ -7,15 +7,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from redis import Redis
 
 from tests.parts.exchange import eventually
 from tests.parts.ledger import Door
+from tests.parts.tls import Authority
 from tests.parts.valkey import PrivateValkey, Server
 from worker import CancelQueue, EnqueueError, MaybeStored, NotStored
 from worker.clock import from_micros
@@ -32,6 +34,36 @@ def in_time(seconds: float = IN_TIME) -> Iterator[None]:
     started = time.monotonic()
     yield
     assert time.monotonic() - started < seconds
+
+
+@contextmanager
+def slow(turn: Callable[[socket.socket], object]) -> Iterator[int]:
+    """A server at whose every connection it is `turn`'s turn ten times a second, for far more than a call's bound."""
+    over = threading.Event()
+    at_work: list[threading.Thread] = []
+
+    def serve(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            for _ in range(35):
+                turn(connection)
+                if over.wait(0.1):
+                    return
+
+    def listen() -> None:
+        with suppress(OSError):
+            while True:
+                at_work.append(threading.Thread(target=serve, args=listener.accept()[:1]))
+                at_work[-1].start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        door = threading.Thread(target=listen)
+        door.start()
+        yield listener.getsockname()[1]
+        over.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        for thread in (door, *at_work):
+            thread.join()
 
 
 @pytest.fixture
@@ -306,6 +338,49 @@ def test_a_server_that_accepts_and_never_speaks_is_given_up_in_time(
         url = f"redis://{credentials}127.0.0.1:{mute.getsockname()[1]}"
         with CancelQueue(url) as queue, in_time(), pytest.raises(fate):
             queue.cancel(order_id=1)
+
+
+@pytest.mark.parametrize(
+    ("credentials", "fate"), [("", MaybeStored), (":pw@", NotStored)], ids=["answer", "greeting"]
+)
+@pytest.mark.parametrize("first", [b"+", b"$300\r\n"], ids=["line", "text"])
+def test_an_answer_that_comes_byte_by_byte_is_given_up_in_time(
+    credentials: str, fate: type[EnqueueError], first: bytes
+) -> None:
+    def drip(connection: socket.socket) -> None:
+        if connection not in begun:
+            begun.append(connection)
+            connection.recv(65536)  # else it would lie there before anything was asked
+            connection.sendall(first)
+        connection.sendall(b"x")
+
+    begun: list[socket.socket] = []
+    with slow(drip) as port, CancelQueue(f"redis://{credentials}127.0.0.1:{port}") as queue:
+        with in_time(), pytest.raises(fate):
+            queue.cancel(order_id=1)
+        with in_time():
+            receipts = queue.cancel_many([{"order_id": 2}, {"order_id": 3}])
+    assert {r.status for r in receipts} == {"unknown" if fate is MaybeStored else "not_stored"}
+
+
+def test_a_greeting_under_tls_that_comes_byte_by_byte_is_given_up_in_time(
+    open_door: Callable[..., int], authority: Authority
+) -> None:
+    with slow(lambda connection: connection.sendall(b"+")) as port:
+        url = f"rediss://:pw@localhost:{open_door(port)}/0?ssl_ca_certs={quote(str(authority.file))}"
+        with CancelQueue(url) as queue, in_time(), pytest.raises(NotStored):
+            queue.cancel(order_id=1)
+
+
+def test_a_server_that_reads_ever_so_slowly_is_given_up_in_time() -> None:
+    wishes = [{"order_id": n, "custom_tag50": "x" * 16000} for n in range(1, 501)]
+    with (
+        slow(lambda connection: connection.recv(65536)) as port,
+        CancelQueue(f"redis://127.0.0.1:{port}") as queue,
+        in_time(),
+    ):
+        receipts = queue.cancel_many(wishes)
+    assert {r.status for r in receipts} == {"unknown"}
 
 
 def test_a_wrong_password_is_not_stored_and_not_told(private_valkey: PrivateValkey) -> None:

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from worker.clock import monotonic
 from worker.errors import ConfigError, LedgerUnavailable, MaybeStored, NotStored
 from worker.gaps import Gap, reached
+from worker.ledger.bounded import bounded
 from worker.ledger.connection import address, is_error_reply, lacks_functions, open_pool
 from worker.ledger.encoding import prefix
 from worker.ledger.receipt import Fate, Letter, Receipt, Wish, new_request_id, write_letter
@@ -23,8 +24,6 @@ from worker.ledger.spool import Spool
 # One cancel, connecting included, or one chunk of many: a strategy must not hang on a frozen Redis.
 BOUND = timedelta(seconds=1)
 CHUNK = 500
-# Shares of the bound: one address that swallows packets, then a greeting that never comes, still fit.
-CONNECT_SHARE, GREETING_SHARE = 0.4, 0.5
 # Of what is left of the bound: a replica that is slow to answer makes a receipt say less, not come late.
 REPLICA_SHARE = 0.25
 COUNTS_REPLICAS = '"replicas":'
@@ -60,9 +59,8 @@ class CancelQueue:
         name = ledger or os.environ.get("CANCELQ_LEDGER") or "cancelq"
         self._prefix = prefix(name)
         self._bound = bound
-        self._pool = open_pool(
-            redis_url, connect_timeout=bound * CONNECT_SHARE, timeout=bound * GREETING_SHARE
-        )
+        self._pool = open_pool(redis_url, connect_timeout=bound, timeout=bound)
+        self._call = bounded(self._pool)
         self._relay = None if spool is None else Relay(Spool(spool, name), self._deliver, bound)
 
     def cancel(self, **wish: Unpack[Wish]) -> Receipt:
@@ -157,24 +155,23 @@ class CancelQueue:
         """Call the function once per text; per text the answer or the trouble, and whether a replica has it all."""
         if not texts:
             return [], False
+        self._call.give_up = give_up
         try:
             connection: Any = self._pool.get_connection()
         except RedisError as error:
             return [self._trouble(error, maybe=False)] * len(texts), False
         try:
-            answers = self._exchange(connection, [(function, text) for text in texts], give_up)
+            answers = self._exchange(connection, [(function, text) for text in texts])
             if any(isinstance(answer, Trouble) for answer in answers):
                 connection.disconnect()  # after a failover the address may lead to another server
-            return answers, self._is_replicated(connection, answers, give_up)
+            return answers, self._is_replicated(connection, answers)
         except BaseException:
             connection.disconnect()  # answers that were not read must not be taken for the next call's
             raise
         finally:
             self._pool.release(connection)
 
-    def _exchange(
-        self, connection: Any, calls: Sequence[tuple[str, str]], give_up: timedelta
-    ) -> list[str | Trouble]:
+    def _exchange(self, connection: Any, calls: Sequence[tuple[str, str]]) -> list[str | Trouble]:
         packed = connection.pack_commands([("FCALL", name, 1, self._prefix, text) for name, text in calls])
         try:
             connection.send_packed_command(packed, check_health=False)
@@ -185,13 +182,13 @@ class CancelQueue:
         answers: list[str | Trouble] = []
         for _ in calls:
             try:
-                answers.append(self._read(connection, give_up))
+                answers.append(self._read(connection))
             except RedisError as error:
                 connection.disconnect()
                 return answers + [self._trouble(error, maybe=True)] * (len(calls) - len(answers))
         return answers
 
-    def _is_replicated(self, connection: Any, answers: Sequence[str | Trouble], give_up: timedelta) -> bool:
+    def _is_replicated(self, connection: Any, answers: Sequence[str | Trouble]) -> bool:
         """Whether a replica, where there are any, has taken all that this connection wrote until now.
 
         WAIT, on every version: WAITAOF tells nothing more of this server, whose replies come after their fsync, and
@@ -199,19 +196,18 @@ class CancelQueue:
         """
         if not any(isinstance(answer, str) and COUNTS_REPLICAS in answer for answer in answers):
             return False
-        patience = max(give_up - monotonic(), timedelta(0)) * REPLICA_SHARE
         try:
-            connection.send_command("WAIT", 1, max(1, patience // timedelta(milliseconds=1)))
-            return int(connection.read_response(timeout=2 * patience.total_seconds() + 0.001)) > 0
+            patience = self._call.left() * REPLICA_SHARE
+            connection.send_command("WAIT", 1, max(1, int(patience * 1000)))
+            return int(connection.read_response(timeout=2 * patience + 0.001)) > 0
         except RedisError as error:
             if not is_error_reply(error):  # else it has answered: a caller may lack the right to ask
                 connection.disconnect()
             return False
 
-    def _read(self, connection: Any, give_up: timedelta) -> str | Trouble:
-        left = max((give_up - monotonic()).total_seconds(), 0.001)
+    def _read(self, connection: Any) -> str | Trouble:
         try:
-            answer = connection.read_response(timeout=left, disconnect_on_error=False)
+            answer = connection.read_response(disconnect_on_error=False)
         except RedisError as error:
             if not is_error_reply(error):
                 raise

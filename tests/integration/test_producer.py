@@ -9,8 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 import pytest
 from redis import Redis
@@ -127,9 +130,24 @@ def test_a_wrong_value_is_refused_by_the_ledger_itself(queue: CancelQueue) -> No
     assert str(receipt.error).startswith("orderId: ")
 
 
-def test_a_wrong_keyword_is_named(queue: CancelQueue) -> None:
-    with pytest.raises(ValueError, match=r"orderId: is not a field of a request"):
-        queue.cancel(orderId=5)  # type: ignore[call-arg]
+@pytest.mark.parametrize(
+    ("name", "wish"),
+    [
+        ("foo", {"order_id": 5, "foo": 1}),
+        ("orderId", {"orderId": 5}),
+        ("orderId", {"order_id": Decimal(5)}),
+        ("account", {"order_id": 5, "account": b"x"}),
+        ("deadline", {"order_id": 5, "deadline": float("nan")}),
+        ("deadline", {"order_id": 5, "deadline": float("inf")}),
+        ("requestId", {"order_id": 5, "request_id": UUID(int=1)}),
+    ],
+)
+def test_what_cannot_be_written_as_a_request_is_refused_and_sent_nowhere(name: str, wish: Any) -> None:
+    with CancelQueue(NOBODY) as queue:
+        receipt = queue.cancel(**wish)
+    assert (receipt.status, receipt.durability) == ("refused", None)
+    assert str(receipt.error).startswith(f"{name}: ")
+    assert receipt.request_id == str(wish.get("request_id", receipt.request_id)) != ""
 
 
 def test_many_requests_give_one_receipt_each_in_order(queue: CancelQueue) -> None:

@@ -66,11 +66,11 @@ class CancelQueue:
     def cancel(self, **wish: Unpack[Wish]) -> Receipt:
         """Store one request. Raises NotStored or MaybeStored, unless it waits in the spool; repeating with its id is safe.
 
-        Raises ValueError for a keyword or a value that cannot be written as a request; nothing was sent then.
+        What cannot be written as a request is refused before anything is sent, as the ledger would refuse it.
         """
         letter = write_letter(wish)
         if letter.fault is not None:
-            raise ValueError(letter.fault)
+            return letter.returned(Fate.REFUSED, letter.fault)
         receipt = self._take([letter])[0]
         if receipt.status is Fate.NOT_STORED:
             raise NotStored(str(receipt.error), letter.request_id)

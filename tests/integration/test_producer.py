@@ -177,6 +177,32 @@ def test_no_single_request_of_many_raises(queue: CancelQueue) -> None:
     assert [str(r.error).startswith(name) for r, name in zip(receipts, named, strict=False)] == [True] * 8
 
 
+class Broken:
+    """No text can be had of it."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+class BrokenWish(dict[str, object]):
+    def items(self) -> Any:
+        raise RuntimeError("no fields")
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [{"order_id": 5, "request_id": Broken()}, {Broken(): 5}, BrokenWish(order_id=5)],
+    ids=["request id", "key", "fields"],
+)
+def test_a_request_that_cannot_even_be_read_is_refused_alone(queue: CancelQueue, wish: Any) -> None:
+    refused, accepted = queue.cancel_many([wish, {"order_id": 6}])
+    assert (refused.status, accepted.status) == ("refused", "accepted")
+    assert refused.error == "a request that cannot be read: RuntimeError"
+    assert refused.request_id
+
+
 # --- durability
 
 

@@ -68,7 +68,7 @@ class CancelQueue:
 
         What cannot be written as a request is refused before anything is sent, as the ledger would refuse it.
         """
-        letter = write_letter(wish)
+        letter = _letter(wish)
         if letter.fault is not None:
             return letter.returned(Fate.REFUSED, letter.fault)
         receipt = self._take([letter])[0]
@@ -222,11 +222,13 @@ class CancelQueue:
 
 
 def _letter(wish: object) -> Letter:
-    if not isinstance(wish, Mapping):
-        return Letter(
-            new_request_id(), fault=f"a request must be a mapping of fields, got {type(wish).__name__}"
-        )
-    return write_letter(wish)
+    try:
+        if isinstance(wish, Mapping):
+            return write_letter(wish)
+        fault = f"a request must be a mapping of fields, got {type(wish).__name__}"
+    except Exception as error:  # noqa: BLE001 - a caller's own classes may raise anything
+        fault = f"a request that cannot be read: {type(error).__name__}"
+    return Letter(new_request_id(), fault=fault)
 
 
 def _receipt(letter: Letter, answer: str | Trouble, *, replicated: bool) -> Receipt:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import SplitResult, urlsplit
@@ -16,7 +17,6 @@ from worker.secret import SecretStr
 PREFIX = "CANCELQ_"
 ENV_FILE = ".env"
 DEMO_EXCHANGE = "https://demo.tradovateapi.com/v1"
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 # Where container engines put secret files; another folder is named by CANCELQ_SECRETS_DIR.
 SECRETS_DIR = "/run/secrets"
 LAST_PORT = 65535
@@ -37,10 +37,18 @@ def is_header_text(text: str) -> bool:
     return re.fullmatch(r"[!-~]+", text) is not None
 
 
+def is_loopback(host: str) -> bool:
+    """Whether it never leaves this machine."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def names_live(exchange_url: str) -> bool:
     """Whether real money is behind this address: anything but a demo host or loopback."""
     host = urlsplit(exchange_url).hostname or ""
-    return host not in LOOPBACK and not host.startswith("demo.")
+    return not is_loopback(host) and not host.startswith("demo.")
 
 
 # ---------------------------------------------------------------- what a setting's text must be, and is then
@@ -187,7 +195,7 @@ def _exchange(text: str) -> str:
         raise ValueError(msg)
     if url.username or url.password:
         raise ValueError("must not carry credentials; use CANCELQ_ACCESS_TOKEN")
-    if url.scheme == "http" and url.hostname not in LOOPBACK:
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
         raise ValueError("plain http is allowed to loopback only; use https")
     return url.geturl()
 

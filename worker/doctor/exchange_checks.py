@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
+from urllib.parse import urlsplit
 
 from worker.clock import utc_now
 from worker.doctor.finding import Check, Finding, each, failed, ok, skipped, warning
@@ -11,7 +12,7 @@ from worker.doctor.moments import clock_finding, milliseconds
 from worker.exchange import inspection
 from worker.logins import Login
 from worker.reply import Answered, NotSent, Reply, Unanswered
-from worker.settings import LOOPBACK, Settings
+from worker.settings import Settings, is_loopback
 from worker.verdict import read_json
 
 BOUND = timedelta(seconds=2)
@@ -56,7 +57,7 @@ def _login(login: Login, settings: Settings) -> Iterator[Finding]:
 def which(settings: Settings) -> Finding:
     if settings.is_live:
         return ok("exchange", f"LIVE: {settings.exchange_url}, real orders")
-    simulated = any(f"//{host}" in settings.exchange_url for host in (*LOOPBACK, "[::1]"))
+    simulated = is_loopback(urlsplit(settings.exchange_url).hostname or "")
     return ok("exchange", f"{'on this host' if simulated else 'demo'}: {settings.exchange_url}")
 
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from worker.doctor.finding import Finding, ok, warning
 from worker.ledger.connection import server_options
-from worker.settings import LOOPBACK
+from worker.settings import is_loopback
 
 
 class Road(StrEnum):
@@ -62,4 +62,4 @@ def mend_for(said: str, naming: Naming, usual: str) -> str:
 
 
 def _is_near(host: str) -> bool:
-    return host in LOOPBACK or host.startswith("/")
+    return is_loopback(host) or host.startswith("/")

@@ -2,19 +2,28 @@
 
 import getpass
 import json
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
 
+from tests.parts.cancels import a_whole_life, at, record
 from tests.parts.exchange import eventually
 from tests.parts.fleet import Fleet
 from tests.parts.ledger import NO_TIME
 from tests.parts.receiver import Receiver
+from tests.parts.valkey import PrivateValkey
+from worker.audit.engine import open_engine
+from worker.audit.facts import stamp_fact
+from worker.ledger.access import PASSWORD, PRODUCER, rule
+from worker.ledger.client import Post
 
 BUDGET = timedelta(seconds=2)
 LIVE_HOST = "https://live.tradovateapi.com/v1"
+SAYS_LIVE = "LIVE: real orders, real money"
 
 
 def told(fleet: Fleet, *arguments: str, code: int = 0, **settings: str) -> dict[str, Any]:
@@ -145,7 +154,7 @@ def test_a_worker_for_another_exchange_refuses_to_start(fleet: Fleet) -> None:
 def test_live_is_shown_by_every_command(plain_fleet: Fleet, command: tuple[str, ...]) -> None:
     plain_fleet.start()  # loads the functions
     shown = plain_fleet.run(*command, exchange_url=LIVE_HOST)
-    assert "LIVE: real orders, real money" in shown.stderr
+    assert SAYS_LIVE in shown.stderr
     assert "LIVE" not in plain_fleet.run(*command).stderr
 
 
@@ -249,3 +258,58 @@ def test_a_receiver_that_is_away_delays_no_cancel(plain_fleet: Fleet) -> None:
     eventually(lambda: "alert.not_delivered" in worker.said(), what="the failed alert")
     plain_fleet.queue().cancel(order_id=2)
     assert plain_fleet.ends(2)[2]["outcome"] == "canceled"
+
+
+def test_live_is_shown_where_nothing_but_the_setting_is(plain_fleet: Fleet) -> None:
+    plain_fleet.ledger_client().load_functions()
+    for command in ("report", "report --json", "verify", "why 1", "migrate", "policy --json"):
+        shown = plain_fleet.run(*command.split(), exchange_url=LIVE_HOST)
+        assert SAYS_LIVE in shown.stderr, command
+        assert "LIVE" not in plain_fleet.run(*command.split()).stderr, command
+
+
+def test_live_is_shown_where_ledger_or_audit_are_whatever_the_shell_is_set_to(plain_fleet: Fleet) -> None:
+    ledger = plain_fleet.ledger_client()
+    ledger.load_functions()
+    ledger.sign_on(Post(exchange=LIVE_HOST))
+    wish = plain_fleet.folder / "wishes"
+    wish.write_text('{"orderId": 2}\n{"orderId": 3}\n')
+    job_id = told(plain_fleet, "enqueue", "1")["jobId"]
+    of_ledger = ["enqueue 1", f"enqueue --from {wish}", f"status {job_id}", "why 1", "migrate"]
+    assert_live(plain_fleet, of_ledger)
+    engine = open_engine(plain_fleet.database_url)
+    record(engine, *a_whole_life(), stamp_fact("exchange", LIVE_HOST, at=at(0)))
+    engine.dispose()
+    nowhere = {"redis_url": "redis://127.0.0.1:1/0"}
+    assert_live(plain_fleet, ["report --json", "verify", "why 123", "status job-1"], **nowhere)
+    report = plain_fleet.run("report", "--json", "--since", "2031-01-01", **nowhere)
+    assert json.loads(report.stdout)["live"] is True
+    for form in ("table", "html"):
+        assert "LIVE" in plain_fleet.run("report", "--format", form, "--since", "2031-01-01").stdout
+
+
+def assert_live(fleet: Fleet, commands: list[str], **settings: str) -> None:
+    for command in commands:
+        shown = fleet.run(*command.split(), **settings)
+        assert shown.stderr.count(SAYS_LIVE) == 1, (command, shown.stderr)
+
+
+def test_a_producer_s_rights_are_enough_to_be_shown_live(
+    private_valkey: PrivateValkey, make_fleet: Callable[..., Fleet], tmp_path: Path
+) -> None:
+    fleet = make_fleet(private_valkey.url, "cancelq", f"sqlite:///{tmp_path / 'audit.sqlite3'}")
+    ledger = fleet.ledger_client()
+    ledger.load_functions()
+    ledger.sign_on(Post(exchange=LIVE_HOST))
+    with Redis.from_url(private_valkey.url) as redis:
+        redis.execute_command(*rule(PRODUCER, "cancelq").split())
+    user = f"unix://cancelq-producer:{PASSWORD}@"
+    fleet.redis_url = private_valkey.url.replace("unix://", user)
+    assert_live(fleet, ["enqueue 1"])
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_live_worker_says_so_in_its_log(plain_fleet: Fleet, form: str) -> None:
+    nobody = {"redis_url": "redis://127.0.0.1:1/0", "exchange_url": "https://live.invalid/v1"}
+    said = plain_fleet.run("worker", log=form, **nobody).stderr.splitlines()[0]
+    assert (json.loads(said)["event"] if form == "json" else said.partition("warning ")[2]) == SAYS_LIVE

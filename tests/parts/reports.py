@@ -43,6 +43,7 @@ def a_report(*lines: Line, **facts: Any) -> Report:
     basics: dict[str, Any] = {
         "scope": Scope(zone=UTC),
         "made_at": at(0),
+        "owner": None,
         "environments": (),
         "policy_versions": (),
         "verification": Verification(1, {"w": Head(1, "d")}, None),

@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from itertools import count
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from worker.cli.reach import show_live
+from worker.cli.reach import show_live, show_owner
 from worker.errors import AuditUnavailable, ConfigError, LedgerUnavailable
 from worker.settings import Settings, load_settings
 
@@ -148,12 +149,20 @@ def _queue(settings: Settings, spool: str | None = None) -> Iterator["CancelQueu
             yield queue
 
 
+@cache
+def _show_owner(queue: "CancelQueue") -> None:
+    """Once a command, and only when its request is in, which does not wait for this."""
+    show_owner(queue.exchange())
+
+
 def _from_ledger(
     settings: Settings, job_id: str | None, order_id: int | None, account: str | None
 ) -> dict[str, Any]:
     try:
         with _queue(settings) as queue:
-            return queue.status(job_id=job_id, order_id=order_id, account=account)
+            known = queue.status(job_id=job_id, order_id=order_id, account=account)
+            _show_owner(queue)
+            return known
     except LedgerUnavailable as error:
         click.echo(f"cancelq: the ledger could not be asked: {error}", err=True)
         return UNKNOWN
@@ -166,10 +175,12 @@ def _from_audit(
     from worker.audit.engine import audit_url, open_engine
     from worker.audit.queries import status as recorded
     from worker.audit.schema import require_head
+    from worker.audit.stamp import owner
 
     engine = open_engine(audit_url(settings))
     try:
         require_head(engine)
+        show_owner(owner(engine))
         return recorded(engine, job_id=job_id, order_id=order_id, account=account or "default")
     except (AuditUnavailable, ConfigError) as error:
         click.echo(f"cancelq: the audit could not be asked: {error}", err=True)
@@ -187,6 +198,8 @@ def _enqueue_one(wish: dict[str, Any], wait: float | None, spool: str | None) ->
     letter = write_letter(wish)
     with _queue(load_settings(), spool) as queue:
         receipt = queue.send([letter])[0]
+        if receipt.is_stored:
+            _show_owner(queue)
         answer = receipt.to_dict()
         if receipt.error is not None:
             click.echo(f"cancelq: {receipt.error}", err=True)
@@ -223,10 +236,14 @@ def _enqueue_lines(source: IO[bytes], spool: str | None) -> bool:
     all_good, numbers = True, count(1)
     with _queue(load_settings(), spool) as queue:
         for lines in _lines(source):
-            for receipt in queue.send(map(read_letter, lines)):
-                all_good &= receipt.is_stored
+            receipts = queue.send(map(read_letter, lines))
+            for receipt in receipts:
                 _print_line(next(numbers), receipt)
             sys.stdout.flush()
+            stored = [receipt.is_stored for receipt in receipts]
+            all_good &= all(stored)
+            if any(stored):
+                _show_owner(queue)
     return all_good
 
 
@@ -253,6 +270,8 @@ def _send_on(spool: str) -> bool:
     """One JSON object for each request that left the spool; whether all of them are in the ledger."""
     with _queue(load_settings(), spool) as queue:
         sent = queue.send_on()
+        if any(receipt.is_stored for receipt in sent.receipts):
+            _show_owner(queue)
     for receipt in sent.receipts:
         click.echo(receipt.to_json())
     if sent.waiting is not None:

@@ -24,11 +24,17 @@ LONGEST_NAME = 128
 
 
 def show_live(settings: Settings) -> None:
-    """On every command that reaches the ledger or the audit."""
+    """On every command that has to do with an exchange."""
     if settings.is_live:
         say_live()
     if settings.dry_run:
         click.secho(DRY_RUN, err=True, bold=True)
+
+
+def show_owner(exchange: str | None) -> None:
+    """LIVE as well where the ledger or the audit, not the caller's own setting, is a live exchange's."""
+    if exchange is not None and names_live(exchange):
+        say_live()
 
 
 @cache
@@ -71,19 +77,14 @@ def signed(command: Any) -> Any:
 
 @contextmanager
 def reached_ledger(settings: Settings) -> Iterator["Ledger"]:
-    """The configured ledger, whose functions a worker or `cancelq migrate` loads; else the embedded Valkey of this home.
-
-    LIVE is said as well where the ledger, not the caller's own setting, is a live exchange's.
-    """
+    """The configured ledger, whose functions a worker or `cancelq migrate` loads; else the embedded Valkey of this home."""
     from worker.embedded.places import redis_place
     from worker.ledger.client import Ledger
 
     with redis_place(settings) as url, Ledger(url, settings.ledger, timeout=LEDGER_PATIENCE) as ledger:
         if settings.redis_url is None:
             ledger.load_functions()
-        owner = ledger.survey().exchange
-        if owner is not None and names_live(owner) and not settings.is_live:
-            say_live()
+        show_owner(ledger.survey().exchange)
         yield ledger
 
 
@@ -92,10 +93,12 @@ def reached_audit(settings: Settings, *, bound: timedelta | None = None) -> Iter
     """The migrated database; `bound` limits one statement, for long reads."""
     from worker.audit.engine import STATEMENT_BOUND, audit_url, open_engine
     from worker.audit.schema import require_head
+    from worker.audit.stamp import owner
 
     engine = open_engine(audit_url(settings), statement_bound=bound or STATEMENT_BOUND)
     try:
         require_head(engine)
+        show_owner(owner(engine))
         yield engine
     finally:
         engine.dispose()

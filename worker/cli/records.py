@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from worker.cli.reach import LEDGER_PATIENCE, reached_audit
+from worker.cli.reach import LEDGER_PATIENCE, reached_audit, show_live, show_owner
 from worker.errors import AuditUnavailable, LedgerUnavailable, NotAsWritten
 from worker.gaps import Gap, reached
 from worker.settings import Settings, load_settings
@@ -32,14 +32,18 @@ def migrate() -> None:
     from worker.rate_limit import limits_from
 
     settings = load_settings()
+    show_live(settings)
     revision = upgrade(audit_url(settings))
     reached(Gap.SCHEMA_ON_DISK)
     click.echo(f"the audit's schema is at {revision}", err=True)
+    with reached_audit(settings):  # which says whose it is
+        pass
     if settings.redis_url is not None:  # the embedded one is made ready by whoever starts it
         with Ledger(
             settings.redis_url.get_secret_value(), settings.ledger, timeout=LEDGER_PATIENCE
         ) as ledger:
             ledger.prepare(Rules(dedupe_life=settings.dedupe_life, limits=limits_from(settings.rate_limit)))
+            show_owner(ledger.survey().exchange)
         click.echo(f"the ledger {settings.ledger} has its functions", err=True)
 
 
@@ -68,6 +72,7 @@ def verify(expect: str | None, *, as_json: bool) -> None:
     from worker.audit.verify import verify as check
 
     settings = load_settings()
+    show_live(settings)
     beside = witnessed(settings)
     with reached_audit(settings, bound=READING_BOUND) as engine:
         found = check(engine, **beside._asdict(), expect=expect)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from worker.cli.moments import Moment, Zone
-from worker.cli.reach import reached_audit
+from worker.cli.reach import reached_audit, show_live
 from worker.cli.records import as_written, witnessed
 from worker.errors import ConfigError
 from worker.settings import load_settings
@@ -49,6 +49,7 @@ def report(form: str, path: Path | None, *, checking: bool, **limits: Any) -> No
     from worker.report.content import Scope
 
     settings = load_settings()
+    show_live(settings)
     with as_written(settings), reached_audit(settings, bound=READING_BOUND) as engine:
         known = witnessed(settings)._asdict() if checking else {"verification": not_verified(engine)}
         made = audit_report(engine, Scope(**limits), **known)

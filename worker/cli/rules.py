@@ -5,6 +5,7 @@ import random
 
 import click
 
+from worker.cli.reach import show_live
 from worker.policy import policy_from
 from worker.reasons import TABLE, Rule
 from worker.settings import load_settings
@@ -14,7 +15,9 @@ from worker.settings import load_settings
 @click.option("--json", "as_json", is_flag=True, help="one JSON object instead of a table")
 def policy(*, as_json: bool) -> None:
     """Print what every answer of the exchange means and what follows."""
-    in_force = policy_from(load_settings(), random.random)
+    settings = load_settings()
+    show_live(settings)
+    in_force = policy_from(settings, random.random)
     rows = [_row(rule, in_force.transient) for rule in TABLE]
     rows += [_added(reason) for reason in sorted(in_force.transient - _reasons())]
     if as_json:

@@ -33,7 +33,8 @@ def _serve(ending: "Ending", concurrency: int | None, *, die_with_parent: bool) 
     settings = load_settings()  # before the long imports: a wrong setting is told at once
     from worker.app.ending import interrupt
     from worker.app.logs import set_up_logs
-    from worker.app.serve import serve
+    from worker.app.serve import log, serve
+    from worker.cli.reach import LIVE
     from worker.embedded.lifeline import die_with_parent as watch_parent
     from worker.embedded.places import redis_place
 
@@ -42,6 +43,8 @@ def _serve(ending: "Ending", concurrency: int | None, *, die_with_parent: bool) 
     if die_with_parent:
         watch_parent()
     set_up_logs(settings.log)
+    if settings.is_live:
+        log.warning(LIVE)
     ending.means(interrupt)
     with redis_place(settings) as redis_url:
         return serve(settings, redis_url, ending)

@@ -9,6 +9,7 @@ import click
 
 from worker.cli.intake import UNKNOWN, order_number, utf8
 from worker.cli.moments import Zone
+from worker.cli.reach import show_live, show_owner
 from worker.cli.records import as_written
 from worker.errors import AuditUnavailable
 from worker.settings import Settings, load_settings
@@ -29,6 +30,7 @@ DEFAULT_ACCOUNT = "default"
 def why(order_id: int, account: str | None, zone: tzinfo, *, as_json: bool) -> None:
     """Tell the story of ORDER_ID's cancels: who asked, what came back, what decided, what proved the end."""
     settings = load_settings()
+    show_live(settings)
     with as_written(settings):
         tale = _tale(settings, order_id, account, UTC if as_json else zone)
         if not tale.accounts:
@@ -61,12 +63,14 @@ def _recorded(settings: Settings, order_id: int, account: str | None) -> tuple["
     from worker.audit.engine import audit_url, is_missing, open_engine
     from worker.audit.order_story import OrderFacts, order_story
     from worker.audit.schema import require_head
+    from worker.audit.stamp import owner
 
     engine = open_engine(audit_url(settings))
     try:
         if is_missing(engine):
             return OrderFacts(), "there is no audit yet"
         require_head(engine)
+        show_owner(owner(engine))
         return order_story(engine, order_id, account=account, ledger=settings.ledger), None
     except AuditUnavailable as error:
         return OrderFacts(), f"the audit could not be asked: {error}"
@@ -84,13 +88,15 @@ def _present(settings: Settings, order_id: int, account: str | None, recorded: "
         {account} if account is not None else {DEFAULT_ACCOUNT, *(f.job.account for f in recorded.jobs)}
     )
     with redis_place(settings) as url:
-        return ask_ledger(
+        present = ask_ledger(
             url,
             settings.ledger,
             order_id=order_id,
             accounts=sorted(accounts),
             open_jobs=[facts.job.job_id for facts in recorded.jobs if facts.outcome is None],
         )
+    show_owner(present.exchange)
+    return present
 
 
 def _say_unknown(tale: "Tale", account: str | None, *, as_json: bool) -> None:

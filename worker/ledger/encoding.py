@@ -33,6 +33,11 @@ def prefix(ledger: str) -> str:
     return f"{{{ledger}}}"
 
 
+def meta_key(ledger: str) -> str:
+    """What the ledger knows of itself: a hash."""
+    return f"{prefix(ledger)}:meta"
+
+
 def bells_key(ledger: str) -> str:
     """The Celery queue's name, and the key of its list."""
     return f"{prefix(ledger)}:bells"

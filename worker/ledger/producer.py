@@ -16,7 +16,7 @@ from worker.errors import ConfigError, LedgerUnavailable, MaybeStored, NotStored
 from worker.gaps import Gap, reached
 from worker.ledger.bounded import bounded
 from worker.ledger.connection import address, is_error_reply, lacks_functions, open_pool
-from worker.ledger.encoding import prefix
+from worker.ledger.encoding import meta_key, prefix
 from worker.ledger.receipt import Fate, Letter, Receipt, Wish, new_request_id, write_letter
 from worker.ledger.relay import Relay, SentOn
 from worker.ledger.spool import Spool
@@ -29,6 +29,8 @@ REPLICA_SHARE = 0.25
 COUNTS_REPLICAS = '"replicas":'
 # The server adds this where an error arose while the function ran, so that a part may be written.
 RAISED_INSIDE = "script: "
+
+Command = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class CancelQueue:
         self._address = address(redis_url)
         name = ledger or os.environ.get("CANCELQ_LEDGER") or "cancelq"
         self._prefix = prefix(name)
+        self._meta = meta_key(name)
         self._bound = bound
         self._pool = open_pool(redis_url, connect_timeout=bound, timeout=bound)
         self._call = bounded(self._pool)
@@ -102,7 +105,7 @@ class CancelQueue:
         """What the ledger knows of a job, or of the newest job of an order: the contract's status answer."""
         wanted = {"jobId": job_id, "orderId": order_id, "account": account}
         question = json.dumps({name: value for name, value in wanted.items() if value is not None})
-        (answer,), _ = self._ask("cancelq_status", [question], monotonic() + self._bound)
+        (answer,), _ = self._ask([self._call_of("cancelq_status", question)], monotonic() + self._bound)
         if isinstance(answer, Trouble):
             raise LedgerUnavailable(answer.reason)
         known: dict[str, Any] = json.loads(answer)
@@ -113,12 +116,18 @@ class CancelQueue:
         found: list[dict[str, Any]] = []
         for start in range(0, len(job_ids), CHUNK):
             questions = [json.dumps({"jobId": job_id}) for job_id in job_ids[start : start + CHUNK]]
-            answers, _ = self._ask("cancelq_status", questions, monotonic() + self._bound)
+            calls = [self._call_of("cancelq_status", question) for question in questions]
+            answers, _ = self._ask(calls, monotonic() + self._bound)
             for answer in answers:
                 if isinstance(answer, Trouble):
                     raise LedgerUnavailable(answer.reason)
                 found.append(json.loads(answer))
         return found
+
+    def exchange(self) -> str | None:
+        """The exchange that the ledger belongs to; None while it is nobody's, or where that cannot be asked."""
+        (answer,), _ = self._ask([("HGET", self._meta, "exchange")], monotonic() + self._bound)
+        return None if isinstance(answer, Trouble) else answer or None
 
     def close(self) -> None:
         if self._relay is not None:
@@ -139,8 +148,8 @@ class CancelQueue:
 
     def _deliver(self, letters: Sequence[Letter], give_up: timedelta) -> list[Receipt]:
         """One pipelined round trip for all letters that can go; a second one where there are replicas to ask."""
-        texts = [letter.text for letter in letters if letter.fault is None]
-        found, replicated = self._ask("cancelq_enqueue", texts, give_up)
+        calls = [self._call_of("cancelq_enqueue", letter.text) for letter in letters if letter.fault is None]
+        found, replicated = self._ask(calls, give_up)
         answers = iter(found)
         return [
             _receipt(letter, next(answers), replicated=replicated)
@@ -149,19 +158,20 @@ class CancelQueue:
             for letter in letters
         ]
 
-    def _ask(
-        self, function: str, texts: Sequence[str], give_up: timedelta
-    ) -> tuple[list[str | Trouble], bool]:
-        """Call the function once per text; per text the answer or the trouble, and whether a replica has it all."""
-        if not texts:
+    def _call_of(self, function: str, text: str) -> Command:
+        return ("FCALL", function, 1, self._prefix, text)
+
+    def _ask(self, calls: Sequence[Command], give_up: timedelta) -> tuple[list[str | Trouble], bool]:
+        """Send them all; of each the answer or the trouble, and whether a replica has it all."""
+        if not calls:
             return [], False
         self._call.give_up = give_up
         try:
             connection: Any = self._pool.get_connection()
         except RedisError as error:
-            return [self._trouble(error, maybe=False)] * len(texts), False
+            return [self._trouble(error, maybe=False)] * len(calls), False
         try:
-            answers = self._exchange(connection, [(function, text) for text in texts])
+            answers = self._exchange(connection, calls)
             if any(isinstance(answer, Trouble) for answer in answers):
                 connection.disconnect()  # after a failover the address may lead to another server
             return answers, self._is_replicated(connection, answers)
@@ -171,8 +181,8 @@ class CancelQueue:
         finally:
             self._pool.release(connection)
 
-    def _exchange(self, connection: Any, calls: Sequence[tuple[str, str]]) -> list[str | Trouble]:
-        packed = connection.pack_commands([("FCALL", name, 1, self._prefix, text) for name, text in calls])
+    def _exchange(self, connection: Any, calls: Sequence[Command]) -> list[str | Trouble]:
+        packed = connection.pack_commands(calls)
         try:
             connection.send_packed_command(packed, check_health=False)
         except RedisError as error:
@@ -212,7 +222,7 @@ class CancelQueue:
             if not is_error_reply(error):
                 raise
             return self._trouble(error, maybe=RAISED_INSIDE in str(error))
-        return str(answer)
+        return "" if answer is None else str(answer)
 
     def _trouble(self, error: RedisError, *, maybe: bool) -> Trouble:
         if lacks_functions(error):

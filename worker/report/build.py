@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, FromClause, Row, selec
 from models import Enqueued
 from worker.audit.engine import reading
 from worker.audit.journal import Journal
+from worker.audit.stamp import owner
 from worker.audit.verify import Verification, verify
 from worker.audit.views import audit_attempts, audit_jobs
 from worker.clock import utc_now
@@ -111,6 +112,7 @@ def audit_report(
     return Report(
         scope=scope,
         made_at=utc_now(),
+        owner=owner(engine),
         environments=tuple(sorted({line.environment for line in lines})),
         policy_versions=tuple(sorted(tries.policy_versions)),
         verification=verification or verify(engine, heads, marks=marks, journal=journal),

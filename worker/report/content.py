@@ -139,6 +139,7 @@ class Report:
 
     scope: Scope
     made_at: datetime
+    owner: str | None  # the exchange that the audit belongs to
     environments: tuple[str, ...]
     policy_versions: tuple[str, ...]
     verification: Verification
@@ -157,7 +158,8 @@ class Report:
 
     @property
     def live(self) -> bool:
-        return any(names_live(environment) for environment in self.environments)
+        exchanges = (self.owner, *self.environments)
+        return any(exchange is not None and names_live(exchange) for exchange in exchanges)
 
     @property
     def dry_run(self) -> int:

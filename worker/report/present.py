@@ -14,9 +14,10 @@ BOUND = timedelta(seconds=1)
 
 @dataclass(slots=True)
 class Present:
-    """The answers by job id; `note` says why there are not more."""
+    """The answers by job id, and whose ledger it is; `note` says why there are not more."""
 
     answers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    exchange: str | None = None
     note: str | None = None
 
 
@@ -24,11 +25,13 @@ def ask_ledger(
     redis_url: str, ledger: str, *, order_id: int, accounts: Iterable[str], open_jobs: Iterable[str]
 ) -> Present:
     """The newest job of the order for each account, and each job that has no outcome on record."""
-    present = Present()
+    present, give_up = Present(), monotonic() + BOUND
     try:
-        for answer in _answers(redis_url, ledger, _questions(order_id, accounts, open_jobs)):
+        for answer in _answers(redis_url, ledger, _questions(order_id, accounts, open_jobs), give_up):
             if "jobId" in answer:
                 present.answers[answer["jobId"]] = answer
+        with CancelQueue(redis_url, ledger, bound=give_up - monotonic()) as queue:
+            present.exchange = queue.exchange()
     except LedgerUnavailable as error:
         present.note = f"the ledger could not be asked: {error}"
     return present
@@ -39,9 +42,10 @@ def _questions(order_id: int, accounts: Iterable[str], open_jobs: Iterable[str])
     yield from ({"job_id": job_id} for job_id in open_jobs)
 
 
-def _answers(redis_url: str, ledger: str, questions: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _answers(
+    redis_url: str, ledger: str, questions: Iterable[dict[str, Any]], give_up: timedelta
+) -> Iterator[dict[str, Any]]:
     """Each question gets what is left of the bound."""
-    give_up = monotonic() + BOUND
     for question in questions:
         left = give_up - monotonic()
         if left <= timedelta(0):

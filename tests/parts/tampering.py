@@ -42,12 +42,18 @@ def gild(engine: Engine) -> None:
 
 
 def put_in_conflict(
-    engine: Engine, cells: str, seen: Sequence[object], *, writer: str = "zz", seq: int = 1
+    engine: Engine,
+    cells: str,
+    seen: Sequence[object],
+    *,
+    fact: str = "starts",
+    writer: str = "zz",
+    seq: int = 1,
 ) -> None:
     """As a writer's login may, with the digest that belongs to it."""
-    mark = digest(canonical("starts", writer, Head(seq, ""), ENVIRONMENT, seen))
+    mark = digest(canonical(fact, writer, Head(seq, ""), ENVIRONMENT, seen))
     with engine.begin() as connection:
         connection.execute(
-            text("INSERT INTO conflicts VALUES (:writer, :seq, '', :mark, :url, 'starts', 'x', :cells)"),
-            {"mark": mark, "writer": writer, "seq": seq, "url": ENVIRONMENT, "cells": cells},
+            text("INSERT INTO conflicts VALUES (:writer, :seq, '', :mark, :url, :fact, 'x', :cells)"),
+            {"mark": mark, "fact": fact, "writer": writer, "seq": seq, "url": ENVIRONMENT, "cells": cells},
         )

@@ -23,7 +23,7 @@ def test_the_text_is_a_plain_json_list_with_exact_integers() -> None:
     assert text_of(*CELLS) == expected
 
 
-@given(st.lists(st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text()))
+@given(st.lists(st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text()))
 def test_the_text_is_what_the_standard_library_writes(cells: list[object]) -> None:
     """An auditor's own check must not depend on the encoder that we use."""
     plain = json.dumps(
@@ -62,9 +62,10 @@ def test_every_part_of_a_row_and_its_place_counts(other: str) -> None:
     assert digest(other) != digest(text_of("a"))
 
 
-@pytest.mark.parametrize("odd", ["\ud800", b"\xff", 1.5, "a\0b"])
-def test_even_what_no_worker_would_have_written_has_a_digest(odd: object) -> None:
-    assert len(digest(text_of(odd))) == 64
+@pytest.mark.parametrize("odd", ["\ud800", b"\xff", 2**64])
+def test_what_no_database_takes_has_no_text(odd: object) -> None:
+    with pytest.raises(TypeError):
+        text_of(odd)
 
 
 def test_the_text_of_a_seal_is_a_plain_json_list_with_what_it_names_as_text() -> None:

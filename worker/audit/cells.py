@@ -35,10 +35,14 @@ def rows(
 
 
 def as_text(column: Column[object], *, on_sqlite: bool) -> str:
-    """Times as they were written; on PostgreSQL made again from the stored time."""
+    """Times as they were written; on PostgreSQL made again from the stored time, unless it is one that no worker has."""
     if on_sqlite or not isinstance(column.type, UtcDateTime):
         return column.name
-    return f"""to_char({column.name} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+    name = column.name
+    return (
+        f"CASE WHEN {name} >= '0001-01-01 00:00Z' AND {name} < '10000-01-01 00:00Z' "
+        f"""THEN to_char({name} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') ELSE {name}::text END"""
+    )
 
 
 def _with_booleans(row: Sequence[Any], positions: Sequence[int]) -> tuple[Any, ...]:

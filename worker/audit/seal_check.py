@@ -61,7 +61,7 @@ def _wrong(newest: Head, seal: Sequence[Any]) -> tuple[int, str] | None:
         return due, f"its number cannot be: {number!r}"
     if number != due:
         return due, f"is missing: the seals go from {newest.seq} to {number}"
-    if digest(sealed(Head(number, prev), environment, cells)) != mark:
+    if {*map(type, seal[1:])} != {str} or digest(sealed(Head(number, prev), environment, cells)) != mark:
         return number, "its columns are not what its digest was made of"
     if prev != newest.digest:
         return number, f"it does not follow seal {newest.seq}"

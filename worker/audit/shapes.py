@@ -14,7 +14,7 @@ from worker.clock import iso
 from worker.errors import FactRejected
 
 CHAIN_COLUMNS = ("writer", "seq", "prev", "digest", "environment")
-A_TIME = "2026-11-28T16:08:04.260765Z"
+A_TIME = len("2026-11-28T16:08:04.260765Z")
 Key = tuple[str, ...]  # table, then the texts of the unique columns
 
 
@@ -32,6 +32,7 @@ class Shape:
     names: frozenset[str]
     kinds: tuple[frozenset[type], ...]  # what the digest may see in each column
     times: tuple[int, ...]  # positions among `columns`
+    met: set[tuple[type, ...]]  # kinds of whole rows that were found to fit: there are few, and rows many
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +81,25 @@ def _cells(fact: Fact, rules: Sequence[Rule]) -> list[Cell]:
 def misfit(table: str, cells: Sequence[object]) -> str | None:
     """The first column whose cell is nothing that a fact leaves there; cells as their digest sees them."""
     shape = SHAPES[table]
-    for position, (cell, kinds) in enumerate(zip(cells, shape.kinds, strict=True)):
-        if type(cell) not in kinds:
-            return shape.columns[position].name
+    kinds = tuple(map(type, cells))
+    if kinds not in shape.met:
+        for column, kind, known in zip(shape.columns, kinds, shape.kinds, strict=True):
+            if kind not in known:
+                return column.name
+        shape.met.add(kinds)
     for position in shape.times:
-        if cells[position] is not None and not _is_time(cells[position]):
+        text: Any = cells[position]
+        if text is not None and not (len(text) == A_TIME and text[-1] == "Z" and _is_time(text)):
             return shape.columns[position].name
     return None
 
 
-def _is_time(text: Any) -> bool:
+def _is_time(text: str) -> bool:
     try:
         datetime.fromisoformat(text)
     except ValueError:
         return False
-    return len(text) == len(A_TIME) and text[-1] == "Z"
+    return True
 
 
 def _text(value: object) -> str:
@@ -162,6 +167,7 @@ def _shape(table: Table) -> Shape:
         names=frozenset(name for name, _, _ in rules),
         kinds=tuple(map(_kinds, columns)),
         times=tuple(i for i, column in enumerate(columns) if isinstance(column.type, UtcDateTime)),
+        met=set(),
     )
 
 

@@ -25,7 +25,7 @@ from worker.audit.engine import is_undecodable, reading
 from worker.audit.journal import Journal, Mark
 from worker.audit.seal_check import NO_SEALS, Named, Seals, follow_seals
 from worker.audit.seals import newest
-from worker.audit.shapes import SHAPES
+from worker.audit.shapes import SHAPES, misfit
 from worker.audit.view_check import compare_views
 
 GONE = "(gone)"
@@ -232,9 +232,10 @@ class _Walk:
             raise _FoundError(
                 Fault(GONE, writer, head.seq + 1, f"is missing: the chain goes from {head.seq} to {seq}")
             )
-        fact, cells = row[CHAINED] if table == CONFLICTS else table, _as_written(table, row[CHAINED:])
-        if cells is None:
-            return f"what it says was displaced is no row of {fact}"
+        try:
+            fact, cells = _as_written(table, row[CHAINED:])
+        except ValueError as error:
+            return str(error)
         if digest(canonical(fact, writer, Head(seq, prev), environment, cells)) != mark:
             return "its columns are not what its digest was made of"
         if prev != head.digest:
@@ -244,9 +245,20 @@ class _Walk:
         return None
 
 
-def _as_written(table: str, cells: Sequence[Any]) -> Sequence[Any] | None:
-    """What a row's digest was made of; of a conflict that is the row which found its place taken."""
-    return displaced(*cells) if table == CONFLICTS else cells
+def _as_written(table: str, cells: Sequence[Any]) -> tuple[str, Sequence[Any]]:
+    """What a row's digest was made of; of a conflict that is the row which found its place taken.
+
+    ValueError says what nobody can have written so.
+    """
+    odd = misfit(table, cells)
+    if odd is not None:
+        raise ValueError(f"its {odd} holds what nobody writes there")
+    if table != CONFLICTS:
+        return table, cells
+    row = displaced(*cells)
+    if row is None:
+        raise ValueError(f"what it says was displaced is no row of {cells[0]}")
+    return cells[0], row
 
 
 def verify(
@@ -307,7 +319,7 @@ def _verify(engine: Engine, walk: _Walk, expect: str | None, *, lenient: bool) -
 def _decoding(connection: Connection, *, lenient: bool) -> Iterator[None]:
     driver: Any = connection.connection.driver_connection
     if lenient:
-        driver.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+        driver.text_factory = _text_or_bytes
     try:
         yield
     except OperationalError as error:
@@ -319,6 +331,13 @@ def _decoding(connection: Connection, *, lenient: bool) -> Iterator[None]:
             driver.text_factory = str
 
 
+def _text_or_bytes(raw: bytes) -> str | bytes:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
+
+
 def _waiting(connection: Connection) -> list[Generator[Place, None, None]]:
     return [_places(connection, table, offset=len(SHAPES)) for table in SHAPES if table != CONFLICTS]
 
@@ -327,9 +346,10 @@ def _places(connection: Connection, table: str, *, offset: int = 0) -> Generator
     number = offset + list(SHAPES).index(table)
     with closing(rows(connection, table)) as found:
         for row in found:
-            if type(row[0]) is not str or type(row[1]) is not int:
-                raise _FoundError(Fault(table, str(row[0]), -1, f"its place is not a place: {row[1]!r}"))
-            yield row[0], row[1], number, table, row
+            writer, seq, prev, _, environment = row[:CHAINED]
+            if not (type(writer) is type(prev) is type(environment) is str and type(seq) is int):
+                raise _FoundError(Fault(table, str(writer), -1, f"its place is not a place: {seq!r}"))
+            yield writer, seq, number, table, row
 
 
 def _sealed_places(named: Named) -> Generator[Place, None, None]:

@@ -384,6 +384,15 @@ def test_hostile_words_stay_words_in_the_page(plain_fleet: Fleet, tmp_path: Path
     assert "DRY RUN" in text
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_sheet_that_finds_no_room_is_told_in_one_line(plain_fleet: Fleet) -> None:
+    prepared(plain_fleet)
+    plain_fleet.exchange.add_orders(1, account="A")
+    done = plain_fleet.run("cancel-all", "--account", "A", "--dry-run", "-o", "/dev/full")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert done.stderr.endswith("cancelq: -o /dev/full: cannot be written: No space left on device\n")
+
+
 def test_a_sheet_that_cannot_be_written_is_known_before_anything_is_asked_for(plain_fleet: Fleet) -> None:
     prepared(plain_fleet)
     plain_fleet.exchange.add_orders(1, account="A")

@@ -266,5 +266,8 @@ def _put(made: Mapping[str, Any], form: str, path: Path | None) -> None:
     text = render_html(made) if form == "html" else render_json(made)
     if path is None:
         click.echo(text, nl=False)
-    else:
+        return
+    try:
         path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"-o {path}: cannot be written: {error.strerror}") from error

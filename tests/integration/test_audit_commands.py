@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -21,6 +23,7 @@ from worker.audit.journal import Journal
 from worker.audit.shapes import SHAPES
 
 Run = Callable[..., CompletedProcess[str]]
+FULL = Path("/dev/full")  # takes no byte, as a full disk does
 
 
 @pytest.fixture
@@ -174,6 +177,34 @@ def test_a_file_that_cannot_be_written_is_refused(
 ) -> None:
     done = cancelq("report", "--format", form, "-o", "no/such/folder", DATABASE_URL=database_url)
     assert (done.returncode, "-o no/such/folder: cannot be written" in done.stderr) == (2, True)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["verify"], ["verify", "--json"], ["report"], ["report", "--no-verify", "--format", "json"]),
+        *(["policy"], ["--help"], ["report", "--help"]),
+    ],
+    ids=" ".join,
+)
+def test_a_full_disk_behind_stdout_is_told_in_one_line_and_is_no_broken_audit(
+    database_url: str, arguments: list[str]
+) -> None:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("CANCELQ_")}
+    with FULL.open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "worker", *arguments],
+            env={**plain, "CANCELQ_DATABASE_URL": database_url},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    said = "cancelq: standard output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, said)
 
 
 def test_the_embedded_audit_lives_in_the_home_folder(cancelq: Run, tmp_path: Path) -> None:

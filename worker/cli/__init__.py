@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from worker.cli.stdout import watch_stdout
 from worker.errors import CancelqError, ConfigError
 
 COMMANDS = {
@@ -33,6 +34,10 @@ COMMANDS = {
 
 class LazyGroup(click.Group):
     """Knows every command's name, imports none before it is called."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        watch_stdout()
+        return super().main(*args, **extra)
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -1,13 +1,16 @@
 """`cancelq why` asks ledger and exchange for what is the case now, within bounds, and says what it could not ask."""
 
+import json
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, event, text
 
 from tests.parts.cancels import ENVIRONMENT, a_job, a_row_everywhere, a_whole_life, record
+from tests.parts.databases import PostgresServer
 from tests.parts.exchange import TOKEN, Exchange
 from tests.parts.fleet import Fleet
 from tests.parts.ledger import Door, claim, settlement
@@ -107,6 +110,24 @@ def test_without_an_audit_the_ledger_still_answers(
         assert found["notes"][0].startswith(note)
         assert "secret" not in str(found)
         assert found["accounts"][0]["jobs"][0]["now"]["state"] == "queued"
+
+
+def test_a_database_without_a_schema_leaves_the_ledger_s_word(
+    make_why: MakeWhy, redis_url: str, ledger_name: str, door: Door, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.sqlite3").touch()
+    postgres.run(f"CREATE DATABASE {ledger_name}")
+    door.enqueue(123)
+    for database in (f"sqlite:///{tmp_path / 'empty.sqlite3'}", postgres.url(ledger_name)):
+        why = make_why(database_url=database, redis_url=redis_url, ledger=ledger_name)
+        done = why.run("123", "--json")
+        found = json.loads(done.stdout)
+        assert (done.exit_code, found["accounts"][0]["jobs"][0]["now"]["state"]) == (0, "queued")
+        assert found["notes"][0].startswith("the audit could not be asked: ")
+        assert done.stderr == f"cancelq: {found['notes'][0]}\n"
+        assert "run: cancelq migrate" in done.stderr
+        unknown = why.run("124")
+        assert (unknown.exit_code, "not everything could be asked" in unknown.stderr) == (1, True)
 
 
 # --- linked orders

@@ -11,7 +11,7 @@ from worker.cli.intake import UNKNOWN, order_number, utf8
 from worker.cli.moments import Zone
 from worker.cli.reach import show_live, show_owner
 from worker.cli.records import as_written
-from worker.errors import AuditUnavailable
+from worker.errors import AuditUnavailable, ConfigError
 from worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def why(order_id: int, account: str | None, zone: tzinfo, *, as_json: bool) -> N
             _say_unknown(tale, account, as_json=as_json)
             sys.exit(1)
         if as_json:
+            _say_notes(tale)
             from worker.report.story_json import render_story as render
         else:
             from worker.report.story_text import render_text as render
@@ -72,7 +73,7 @@ def _recorded(settings: Settings, order_id: int, account: str | None) -> tuple["
         require_head(engine)
         show_owner(owner(engine))
         return order_story(engine, order_id, account=account, ledger=settings.ledger), None
-    except AuditUnavailable as error:
+    except (AuditUnavailable, ConfigError) as error:
         return OrderFacts(), f"the audit could not be asked: {error}"
     finally:
         engine.dispose()
@@ -113,5 +114,10 @@ def _say_unknown(tale: "Tale", account: str | None, *, as_json: bool) -> None:
     in_the_dark = any("could not be asked" in note for note in tale.notes)
     said = "not everything could be asked" if in_the_dark else "no cancel was ever asked for"
     click.echo(f"cancelq: order {tale.order_id} {whose}: {said}", err=True)
+    _say_notes(tale)
+
+
+def _say_notes(tale: "Tale") -> None:
+    """The page has them too."""
     for note in tale.notes:
         click.echo(f"cancelq: {note}", err=True)

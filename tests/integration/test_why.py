@@ -243,7 +243,11 @@ def test_an_order_that_nobody_canceled_is_unknown(why: Why, audit_engine: Engine
     record(audit_engine, *a_whole_life())
     done = why.run("9")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "order 9 of any account on record: no cancel was ever asked for" in done.stderr
+    assert (
+        "order 9: the audit knows of no cancel; a request that is not on record yet is found with --account"
+        in (done.stderr)
+    )
+    assert "order 9 of account A: no cancel was ever asked for" in why.run("9", "--account", "A").stderr
     done = why.run("123", "--account", "OTHER", "--json")
     answer = json.loads(done.stdout)
     assert (done.exit_code, answer["status"], answer["orderId"]) == (1, "unknown", 123)

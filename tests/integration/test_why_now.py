@@ -130,6 +130,15 @@ def test_a_database_without_a_schema_leaves_the_ledger_s_word(
         assert (unknown.exit_code, "not everything could be asked" in unknown.stderr) == (1, True)
 
 
+def test_a_young_request_of_another_account_is_found_by_its_account_alone(
+    why_now: Why, audit_engine: Engine, door: Door
+) -> None:
+    job_id = door.enqueue(123, account="Z")["jobId"]
+    done = why_now.run("123")
+    assert (done.exit_code, "ever asked for" in done.stderr, "--account" in done.stderr) == (1, False, True)
+    assert [job["jobId"] for job in why_now.jobs("123", "--account", "Z")] == [job_id]
+
+
 # --- linked orders
 
 

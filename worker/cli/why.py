@@ -110,10 +110,14 @@ def _say_unknown(tale: "Tale", account: str | None, *, as_json: bool) -> None:
             "notes": tale.notes,
         }
         click.echo(json.dumps(answer))
-    whose = f"of account {account}" if account is not None else "of any account on record"
-    in_the_dark = any("could not be asked" in note for note in tale.notes)
-    said = "not everything could be asked" if in_the_dark else "no cancel was ever asked for"
-    click.echo(f"cancelq: order {tale.order_id} {whose}: {said}", err=True)
+    whose = "" if account is None else f" of account {account}"
+    if any("could not be asked" in note for note in tale.notes):
+        said = "not everything could be asked"
+    elif account is not None:
+        said = "no cancel was ever asked for"
+    else:
+        said = "the audit knows of no cancel; a request that is not on record yet is found with --account"
+    click.echo(f"cancelq: order {tale.order_id}{whose}: {said}", err=True)
     _say_notes(tale)
 
 

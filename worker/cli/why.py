@@ -37,11 +37,13 @@ def why(order_id: int, account: str | None, zone: tzinfo, *, as_json: bool) -> N
             _say_unknown(tale, account, as_json=as_json)
             sys.exit(1)
         if as_json:
-            _say_notes(tale)
             from worker.report.story_json import render_story as render
         else:
             from worker.report.story_text import render_text as render
-        click.echo(render(tale), nl=False)
+        story = render(tale)
+    if as_json:
+        _say_notes(tale)
+    click.echo(story, nl=False)
 
 
 def _tale(settings: Settings, order_id: int, account: str | None, zone: tzinfo) -> "Tale":

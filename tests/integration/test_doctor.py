@@ -17,6 +17,7 @@ from tests.parts.doctor import Diagnose, run_doctor
 from tests.parts.exchange import TOKEN, Exchange
 from tests.parts.rogue import Answer, rogue
 from tests.parts.rogue import closing as answering
+from tests.parts.understudy import cancelq
 from worker.audit.migrating import migrate
 from worker.doctor.examine import examine, secrets_of, without
 from worker.doctor.finding import Grade, failed
@@ -46,7 +47,8 @@ def test_with_nothing_configured_it_says_what_would_serve(diagnose: Diagnose) ->
     assert "would be started" in found.text("redis")
     assert "would be made" in found.text("database")
     assert found.grades("exchange: connection") == {"failed"}
-    assert found.code == 1
+    assert found.grades("exchange: token") == {"failed"}
+    assert found.code == 2
 
 
 def test_the_embedded_parts_are_examined_once_they_were_used(diagnose: Diagnose, tmp_path: Path) -> None:
@@ -62,7 +64,7 @@ def test_the_embedded_parts_are_examined_once_they_were_used(diagnose: Diagnose,
 
 
 def test_a_person_gets_a_line_for_each_finding_with_its_mend_below(tmp_path: Path) -> None:
-    done = run_doctor(tmp_path, exchange_url="http://127.0.0.1:9/v1")
+    done = run_doctor(tmp_path, exchange_url="http://127.0.0.1:9/v1", access_token=TOKEN)
     lines = done.stdout.splitlines()
     place = next(n for n, line in enumerate(lines) if line.startswith("failed   exchange: connection"))
     assert lines[place + 1].strip().startswith("→ see that the exchange runs there")
@@ -113,6 +115,19 @@ def test_a_login_is_tried_once_and_left_to_the_workers(
 
 
 # --- settings
+
+
+def test_a_login_that_no_worker_would_take_is_a_wrong_setting(tmp_path: Path, diagnose: Diagnose) -> None:
+    file = tmp_path / "logins.toml"
+    file.touch(mode=0o600)
+    file.write_text('[main]\nusername = "alice"\n')
+    found = diagnose(credentials=str(file))
+    given = {"CANCELQ_HOME": str(tmp_path / "home"), "CANCELQ_CREDENTIALS": str(file)}
+    worker = cancelq(["worker"], {"PATH": os.environ["PATH"]} | given)
+    assert (found.code, worker.returncode) == (2, 2)
+    missing = "[main] password is missing"
+    assert (missing in found.text("exchange: token"), missing in worker.stderr) == (True, True)
+    assert found.grades("redis") == {"ok"}  # the rest was looked at all the same
 
 
 def test_wrong_settings_are_listed_one_by_one(tmp_path: Path, diagnose: Diagnose) -> None:
@@ -215,7 +230,7 @@ def test_a_right_clock_passes(diagnose: Diagnose) -> None:
 def test_without_a_token_the_door_is_tried_all_the_same(diagnose: Diagnose, exchange: Exchange) -> None:
     found = diagnose(exchange_url=exchange.url)
     assert found.grades("exchange: connection") == {"ok"}
-    assert found.grades("exchange: token") == {"failed"}
+    assert (found.grades("exchange: token"), found.code) == ({"failed"}, 2)
 
 
 def test_an_exchange_without_tls_is_told(diagnose: Diagnose) -> None:

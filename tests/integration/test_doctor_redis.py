@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from tests.parts.doctor import Diagnose, Diagnosis
-from tests.parts.exchange import eventually
+from tests.parts.exchange import TOKEN, eventually
 from tests.parts.valkey import PrivateValkey
 from worker.doctor import redis_checks
 from worker.doctor.finding import Grade
@@ -37,7 +37,7 @@ class Asked:
         self.diagnose, self.url = diagnose, url
 
     def __call__(self, url: str | None = None) -> Diagnosis:
-        return self.diagnose(redis_url=url or self.url)
+        return self.diagnose(redis_url=url or self.url, access_token=TOKEN)
 
 
 def prepare(url: str) -> None:

@@ -25,7 +25,10 @@ VERSION_BOUND = timedelta(seconds=1)
 @click.option("--acl", is_flag=True, help="print the Redis rules of a producer's and of a worker's user")
 @click.option("--json", "machine", is_flag=True, help="one JSON object")
 def doctor(*, acl: bool, machine: bool) -> None:
-    """Check settings, Redis, database, exchange and host; each finding says how to mend it. Exit 1 if one failed."""
+    """Check settings, Redis, database, exchange and host; each finding says how to mend it.
+
+    Exit 1 if one failed, 2 if a setting is wrong, so that no worker would start.
+    """
     try:
         settings = load_settings()
         _require_possible(settings)
@@ -39,10 +42,13 @@ def doctor(*, acl: bool, machine: bool) -> None:
         return
     from worker.app.logs import set_up_logs
     from worker.doctor.examine import examine, is_well
+    from worker.doctor.login_checks import is_misconfigured
 
     set_up_logs(settings.log, logging.CRITICAL)  # the findings say it all
     findings = examine(settings)
     _tell(findings, settings, machine=machine)
+    if is_misconfigured(settings):
+        sys.exit(2)
     sys.exit(0 if is_well(findings) else 1)
 
 

@@ -31,16 +31,18 @@ def look(settings: Settings) -> Iterator[Finding]:
     yield which(settings)
     if settings.alert_url is not None:
         yield alerts(settings.alert_url.get_secret_value())
+    logins = configured(settings)
+    if isinstance(logins, Finding):
+        yield logins
     try:
         door = inspection.knock(settings.exchange_url, BOUND)
     except inspection.Unreachable as error:
         yield failed(f"exchange: {error.step}", str(error), MENDS[error.step])
-        yield skipped("exchange: token", "not tried, as there is no connection")
+        if not isinstance(logins, Finding):
+            yield skipped("exchange: token", "not tried, as there is no connection")
         return
     yield from connection(door)
-    logins = configured(settings)
     if isinstance(logins, Finding):
-        yield logins
         return
     checks: list[Check] = [(name_of(login), partial(_login, login, settings)) for login in logins]
     yield from each(checks, MEND)

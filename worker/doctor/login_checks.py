@@ -34,6 +34,11 @@ def configured(settings: Settings) -> tuple[Login, ...] | Finding:
         )
 
 
+def is_misconfigured(settings: Settings) -> bool:
+    """Whether a worker would refuse these settings; all else can be looked at without a login."""
+    return isinstance(configured(settings), Finding)
+
+
 def name_of(login: Login) -> str:
     return "exchange: token" if login.name == DEFAULT_LOGIN else f"exchange: token of {login.name}"
 

@@ -222,12 +222,28 @@ def test_the_embedded_audit_lives_in_the_home_folder(cancelq: Run, tmp_path: Pat
         (["verify", "--expect", "abc"], "'abc' is no digest; give the 64 hex digits"),
         (["report", "--tz", "Mars/Olympus"], "is not a time zone"),
         (["report", "--since", "yesterday"], "is not a time"),
+        (
+            ["report", "--since", "0001-01-01", "--tz", "America/New_York"],
+            "--since: 0001-01-01 00:00:00+00:00 is beyond the years that can be told in America/New_York",
+        ),
+        (
+            ["report", "--until", "9999-12-31T23:59:59", "--tz", "Asia/Tokyo", "--no-verify"],
+            "--until: 9999-12-31 23:59:59+00:00 is beyond the years that can be told in Asia/Tokyo",
+        ),
         (["report", "--format", "xml"], "xml"),
     ],
 )
 def test_what_is_not_supported_is_refused_with_exit_2(cancelq: Run, arguments: list[str], said: str) -> None:
     done = cancelq(*arguments)
     assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("form", ["table", "json", "html", "csv"])
+def test_the_first_and_the_last_year_are_no_limit(cancelq: Run, database_url: str, form: str) -> None:
+    always = ("--since", "0001-01-01", "--until", "9999-12-31T23:59:59")
+    done = cancelq("report", *always, "--format", form, DATABASE_URL=database_url)
+    assert (done.returncode, "DEMO1" in done.stdout) == (0, True), done.stderr
 
 
 @pytest.mark.parametrize("command", ["verify", "report"])

@@ -25,6 +25,16 @@ class Moment(click.ParamType[datetime]):
             self.fail(f"{value!r} is beyond the years that can be told in UTC", param, ctx)
 
 
+def require_shown(option: str, moment: datetime | None, zone: tzinfo) -> None:
+    """Refuse what no clock of this zone shows: an hour before the first year, or after the last one."""
+    try:
+        if moment is not None:
+            moment.astimezone(zone)
+    except OverflowError:
+        said = f"{moment} is beyond the years that can be told in {zone}"
+        raise click.BadParameter(said, param_hint=option) from None
+
+
 class Zone(click.ParamType[tzinfo]):
     """The name of a time zone."""
 

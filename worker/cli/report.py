@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from worker.cli.moments import Moment, Zone
+from worker.cli.moments import Moment, Zone, require_shown
 from worker.cli.reach import reached_audit, show_live
 from worker.cli.records import as_written, witnessed
 from worker.errors import ConfigError
@@ -48,6 +48,8 @@ def report(form: str, path: Path | None, *, checking: bool, **limits: Any) -> No
     from worker.report.build import audit_report
     from worker.report.content import Scope
 
+    for limit in ("since", "until"):
+        require_shown(f"--{limit}", limits[limit], limits["zone"])
     settings = load_settings()
     show_live(settings)
     with as_written(settings), reached_audit(settings, bound=READING_BOUND) as engine:

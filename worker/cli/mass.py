@@ -237,13 +237,12 @@ def _tell(text: str) -> None:
 
 def _say(course: "Course") -> None:
     from worker.report.sheet import MEANINGS
-    from worker.work.mass_course import Result
 
     if course.resumed:
         _tell(f"went on with cancel-all {course.id}, asked for by {course.by}")
     _tell(f"{course.result}: {MEANINGS[course.result]}")
     for order in course.left[:20]:
-        _tell(f"order {order.order_id}: {order.why_left(dry_run=course.result is Result.DRY_RUN)}")
+        _tell(f"order {order.order_id}: {course.why_left(order)}")
     if len(course.left) > 20:
         _tell(f"and {len(course.left) - 20} more; the sheet has them all")
     for note in course.notes:

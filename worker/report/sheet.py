@@ -85,7 +85,7 @@ def _order(course: Course, order: MassOrder, proofs: Mapping[JobId, Proof]) -> d
         "ordStatusFirst": order.first.status,
         "ordStatusLast": order.listed.status if order.listed is not None else None,
         "left": order.is_left,
-        "whyLeft": order.why_left(dry_run=course.result is Result.DRY_RUN) or None,
+        "whyLeft": course.why_left(order) or None,
         "outcome": last.outcome if last is not None else None,
         "jobs": [_job(one, proofs) for one in order.tries],
         "contradictions": order.contradictions,

@@ -83,7 +83,7 @@ class MassCancel:
         self._look: Look | None = None
         self._look_at: datetime | None = None
         self._quiet_since: timedelta | None = (
-            None  # the first look since when none showed an order not seen before
+            None  # (monotonic) the first look of those that showed nothing new
         )
         self._rounds = self._looks = 0
         self._notes: list[str] = []

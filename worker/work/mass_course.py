@@ -81,3 +81,7 @@ class Course:
     @property
     def left(self) -> list[MassOrder]:
         return [order for order in self.orders if order.is_left]
+
+    def why_left(self, order: MassOrder) -> str:
+        """In words; "" for an order that is not left."""
+        return order.why_left(dry_run=self.result is Result.DRY_RUN)

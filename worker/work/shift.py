@@ -44,7 +44,7 @@ log = structlog.get_logger()
 AUDIT_AWAY = timedelta(seconds=1)
 # A host that gave no thread is asked for one again after this long.
 FEWER_FOR = timedelta(seconds=60)
-# Then another takes its place. The C library keeps freed memory of all sizes for each thread until it ends, more with
+# Then another takes a sender's place. The C library keeps freed memory of all sizes for each thread until it ends, more with
 # everything it does: sixty-four of them grew a worker by 10 MB in 60,000 cancels.
 WORKS_OF_A_THREAD = 100
 # What a host with too few threads must keep for others: a look-up of a name, two bells, one who asks for /health.
@@ -134,20 +134,22 @@ class Senders:
                 work()
             except Exception:
                 log.exception("sender.broke")
-            is_replaced = done >= WORKS_OF_A_THREAD and self._has_started_another()
+            is_replaced = done >= WORKS_OF_A_THREAD and self._is_replaced()
             self.release()
             if is_replaced:
-                break
+                return
         with self._changed:
             self._started.remove(threading.current_thread())
 
-    def _has_started_another(self) -> bool:
-        """While this one still counts as busy: no work waits for a thread that is not there, and `stop` waits for both."""
-        try:
-            self._start_one()
-        except RuntimeError:
-            return False
-        return True
+    def _is_replaced(self) -> bool:
+        """By another thread, while this one still counts as busy: no work may wait for a thread that is not there."""
+        with self._changed:
+            try:
+                self._start_one()
+            except RuntimeError:
+                return False
+            self._started.remove(threading.current_thread())
+            return True
 
 
 class Shift:

@@ -30,12 +30,14 @@ local function read_first(prefix, index, job, at)
   write('ZREM', prefix .. ':' .. index, job.id)
 end
 
--- A job that was put back has its order once the later one that had it is over, so that who asks again joins it.
-local function own_order(prefix, job)
-  local order = order_key(prefix, job.order_id, job.account)
-  if job.step ~= 'close' and redis.call('GET', order) ~= job.id and not owner(prefix, job) then
-    write('SET', order, job.id)
+-- Whether this job may go on. One order, one POST in flight: while a later job has the order this one is only read. Once
+-- that is over it has the order again, so that who asks again joins it.
+local function has_turn(prefix, job)
+  local other, own = owner(prefix, job)
+  if not other and not own then
+    write('SET', order_key(prefix, job.order_id, job.account), job.id)
   end
+  return job.step ~= 'post' or not other
 end
 
 -- Whether this index entry is a job to take; what only lies there after an error is put right.
@@ -51,10 +53,9 @@ local function is_claimable(prefix, index, id, job, claim)
     write('ZREM', entry, id)
   elseif is_doubtful(job, claim) then
     read_first(prefix, index, job, math.max(now, read_from(job, claim)))
-  elseif job.step == 'post' and owner(prefix, job) then -- one order, one POST in flight: it is read meanwhile
+  elseif job.step ~= 'close' and not has_turn(prefix, job) then
     read_first(prefix, index, job, now + OWNED_PAUSE)
   else
-    own_order(prefix, job)
     return true
   end
 end

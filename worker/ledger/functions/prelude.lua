@@ -111,11 +111,12 @@ local function ring(prefix, now)
 end
 
 -- The other open job that has this job's order, as after a restart without data: it was asked for before this one
--- was put back. Nil if the order is this job's own, or free.
+-- was put back. Nil if the order is this job's own, or free; then whether it is its own.
 local function owner(prefix, job)
   local id = redis.call('GET', order_key(prefix, job.order_id, job.account))
-  local state = id and id ~= job.id and redis.call('HGET', job_key(prefix, id), 'state')
-  return state and state ~= 'closing' and state ~= 'done' and id or nil
+  local own = id == job.id
+  local state = id and not own and redis.call('HGET', job_key(prefix, id), 'state')
+  return state and state ~= 'closing' and state ~= 'done' and id or nil, own
 end
 
 -- What a holder may write besides the job's step: anything else is the ledger's own.

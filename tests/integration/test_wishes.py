@@ -50,6 +50,18 @@ def test_a_joiner_who_wants_it_now_gets_an_armed_order_canceled_now(fleet: Fleet
     assert ("activationTime" in armed["body"], "activationTime" in now["body"]) == (True, False)
 
 
+def test_a_joiner_who_wants_it_now_is_heard_while_the_armed_cancel_is_on_the_wire(plain_fleet: Fleet) -> None:
+    plain_fleet.exchange.add_orders(1)
+    plain_fleet.exchange.script(1, {"delay": 1})
+    plain_fleet.start()
+    queue = plain_fleet.queue()
+    queue.cancel(order_id=1, activation_time=LATER)
+    plain_fleet.exchange.wait_for_posts(1)
+    assert queue.cancel(order_id=1).status == "joined"
+    job = plain_fleet.ends(1)[1]
+    assert (job["outcome"], job["attempts"], job["joiners"]) == ("canceled", 2, 1)
+
+
 def test_a_joiner_who_wants_it_later_changes_nothing(plain_fleet: Fleet) -> None:
     plain_fleet.exchange.add_orders(1)
     plain_fleet.start()

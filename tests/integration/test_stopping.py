@@ -88,7 +88,7 @@ def test_a_worker_whose_exchange_hangs_ends_after_that_request(plain_fleet: Flee
     assert ended(worker, signal.SIGTERM) == 0
     (attempt,) = plain_fleet.attempts(1)
     assert (attempt["transport"], attempt["verdict"]) == ("unanswered", "ambiguous")
-    plain_fleet.spawn().when_ready()
+    plain_fleet.start()
     assert plain_fleet.ends(1)[1]["outcome"] == "canceled"
     assert len(plain_fleet.exchange.requests()) == 1
 
@@ -98,9 +98,7 @@ def test_a_worker_that_is_ending_keeps_nothing_from_the_others(plain_fleet: Flee
     later = range(2, 22)
     plain_fleet.exchange.add_orders(*later)
     plain_fleet.exchange.script(1, {"delay": 5})
-    ending = plain_fleet.spawn(
-        lease="30", **BOUNDS | {"read_timeout": "8", "total_timeout": "8"}
-    ).when_ready()
+    ending = plain_fleet.fork(lease="30", **BOUNDS | {"read_timeout": "8", "total_timeout": "8"}).when_ready()
     plain_fleet.queue().cancel(order_id=1)
     plain_fleet.exchange.wait_for_posts(1)
     plain_fleet.fork(lease="30", **BOUNDS).when_ready()
@@ -146,7 +144,7 @@ def test_a_worker_whose_redis_is_away_ends_too(
     make_fleet: Callable[..., Fleet], private_valkey: PrivateValkey, ledger_name: str, tmp_path: Path
 ) -> None:
     fleet = make_fleet(private_valkey.url, ledger_name, f"sqlite:///{tmp_path / 'audit.sqlite3'}")
-    worker = fleet.spawn(**BOUNDS).when_ready()
+    worker = fleet.fork(**BOUNDS).when_ready()
     private_valkey.kill()
     eventually(lambda: "duty.failed" in worker.said(), what="the loss of Redis")
     assert ended(worker, signal.SIGTERM) == 0

@@ -18,12 +18,13 @@ QUICK = {"latency": 0, "read_latency": 0, "read_lag": 0, "settle": 0}
 TOKEN = "test-token"
 
 
-def eventually(check: Callable[[], Any], *, seconds: float = 10, what: str = "the condition") -> Any:
-    """The first truthy answer of `check`, asked again and again within a bound."""
-    give_up, pause = time.monotonic() + seconds, threading.Event()
+def eventually(check: Callable[[], Any], *, seconds: float = 30, what: str = "the condition") -> Any:
+    """The first truthy answer of `check`, asked again and again within a bound, less often the longer it takes."""
+    asked, pause = time.monotonic(), threading.Event()
     while not (found := check()):
-        assert time.monotonic() < give_up, f"{what} did not come true within {seconds} s"
-        pause.wait(0.005)
+        waited = time.monotonic() - asked
+        assert waited < seconds, f"{what} did not come true within {seconds} s"
+        pause.wait(min(0.005 + waited / 20, 0.05))
     return found
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import Engine, func, select, text
 
-from models import Base
+from models import Base, Ended
 from tests.parts.exchange import TOKEN, Exchange, eventually
 from tests.parts.understudy import Doom, Fate, Understudy, cancelq
 from worker import CancelQueue
@@ -22,9 +23,11 @@ from worker.audit.engine import open_engine, reading
 from worker.audit.migrating import migrate
 from worker.audit.surface import rows
 from worker.audit.verify import Verification, verify
+from worker.audit.views import audit_jobs
 from worker.ledger.client import Ledger
 
 READY = "worker.started"
+OUTCOMES = select(func.count()).select_from(Ended)
 # Short enough for tests, long enough for a loaded machine.
 QUICK = {"CANCELQ_RETRY_BUDGET": "20", "CANCELQ_CONFIRM_BUDGET": "10"}
 
@@ -80,6 +83,7 @@ class Fleet:
     folder: Path
     workers: list[Worker] = field(default_factory=list)
     closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    engines: dict[str, Engine] = field(default_factory=dict)
 
     def environment(self, **settings: str) -> Mapping[str, str]:
         plain = {k: v for k, v in os.environ.items() if not k.startswith("CANCELQ_")}
@@ -149,42 +153,28 @@ class Fleet:
         eventually(lambda: not ledger.sweep(timedelta(0)).uncompared, what="a compared ledger")
 
     def view(self, name: Any) -> list[dict[str, Any]]:
-        engine = open_engine(self.database_url)
-        try:
+        with self._audit() as engine:
             return list(rows(engine, name))
-        finally:
-            engine.dispose()
 
     def table(self, name: str) -> list[dict[str, Any]]:
         """Every row of one table of facts, in the models' types."""
-        engine = open_engine(self.database_url)
-        try:
-            with reading(engine) as connection:
-                found = connection.execute(select(Base.metadata.tables[name])).mappings()
-                return [dict(row) for row in found]
-        finally:
-            engine.dispose()
+        with self._audit() as engine, reading(engine) as connection:
+            found = connection.execute(select(Base.metadata.tables[name])).mappings()
+            return [dict(row) for row in found]
 
     def select(self, statement: str) -> list[dict[str, Any]]:
         """What one SELECT finds, past the views."""
-        engine = open_engine(self.database_url)
-        try:
-            with reading(engine) as connection:
-                return [dict(row) for row in connection.execute(text(statement)).mappings()]
-        finally:
-            engine.dispose()
+        with self._audit() as engine, reading(engine) as connection:
+            return [dict(row) for row in connection.execute(text(statement)).mappings()]
 
     def fault_of_audit(self) -> Any:
         """What `cancelq verify` would name, the ledger's witnessed heads included."""
         return self.verified().fault
 
     def verified(self) -> Verification:
-        engine = open_engine(self.database_url)
-        try:
-            with Ledger(self.redis_url, self.ledger, timeout=timedelta(seconds=5)) as ledger:
-                return verify(engine, ledger.heads())
-        finally:
-            engine.dispose()
+        ledger = Ledger(self.redis_url, self.ledger, timeout=timedelta(seconds=5))
+        with self._audit() as engine, ledger:
+            return verify(engine, ledger.heads())
 
     def ends(self, count: int, *, seconds: float = 40) -> dict[int, dict[str, Any]]:
         """audit_jobs by order id, once `count` of them have their outcome."""
@@ -193,18 +183,36 @@ class Fleet:
             done = [row for row in self.view("audit_jobs") if row["outcome"] is not None]
             return done if len(done) >= count else None
 
-        found = eventually(ended, seconds=seconds, what=f"{count} outcomes")
+        with self._audit() as engine:
+            eventually(lambda: outcomes_in(engine) >= count, seconds=seconds, what=f"{count} outcomes")
+        found = eventually(ended, seconds=seconds, what=f"{count} jobs with an outcome")
         return {row["order_id"]: row for row in found}
 
     def wait_for_end(self, job_id: str, *, seconds: float = 40) -> dict[str, Any]:
         """The row of audit_jobs, once it has its outcome."""
+        ended = audit_jobs.c.job_id == job_id, audit_jobs.c.outcome.is_not(None)
 
-        def ended() -> dict[str, Any] | None:
-            rows = [row for row in self.view("audit_jobs") if row["job_id"] == job_id]
-            return rows[0] if rows and rows[0]["outcome"] is not None else None
+        def row(engine: Engine) -> dict[str, Any] | None:
+            with reading(engine) as connection:
+                found = connection.execute(select(audit_jobs).where(*ended)).mappings().first()
+                return None if found is None else dict(found)
 
-        found: dict[str, Any] = eventually(ended, seconds=seconds, what=f"the end of job {job_id}")
-        return found
+        with self._audit() as engine:
+            end: dict[str, Any] = eventually(
+                lambda: row(engine), seconds=seconds, what=f"the end of job {job_id}"
+            )
+        return end
+
+    @contextlib.contextmanager
+    def _audit(self) -> Iterator[Engine]:
+        """The database as a reader has it. One engine keeps what it compiled, and no connection that a crash breaks."""
+        if self.database_url not in self.engines:
+            self.engines[self.database_url] = open_engine(self.database_url)
+        engine = self.engines[self.database_url]
+        try:
+            yield engine
+        finally:
+            engine.dispose()
 
     def attempts(self, order_id: int) -> list[dict[str, Any]]:
         found = [row for row in self.view("audit_attempts") if row["order_id"] == order_id]
@@ -221,13 +229,22 @@ class Fleet:
                 worker.process.stdin.close()
 
 
+def outcomes_in(engine: Engine) -> int:
+    with reading(engine) as connection:
+        return int(connection.execute(OUTCOMES).scalar_one())
+
+
 @pytest.fixture
-def make_fleet(exchange: Exchange, tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
+def make_fleet(exchange: Exchange, tmp_path: Path, sqlite_template: Path) -> Iterator[Callable[..., Fleet]]:
     """A fleet on the parts that a test names."""
     with contextlib.ExitStack() as stopping:
 
         def make(redis_url: str, ledger: str, database_url: str) -> Fleet:
-            migrate(database_url)
+            file = Path(database_url.removeprefix("sqlite:///"))
+            if not database_url.startswith("sqlite"):
+                migrate(database_url)
+            elif not file.exists():
+                shutil.copyfile(sqlite_template, file)
             fleet = Fleet(redis_url, ledger, database_url, exchange, tmp_path)
             stopping.callback(fleet.stop)
             return fleet

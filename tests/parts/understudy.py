@@ -30,10 +30,20 @@ STDOUT, STDERR = 1, 2
 # What commands import lazily; only time is lost where one is missing here.
 PROGRAM = [
     "tests.parts.understudy",
+    "celery.app.amqp",
+    "celery.app.control",
+    "celery.app.events",
+    "celery.app.log",
     "celery.app.trace",
+    "celery.backends.base",
     "celery.concurrency.thread",
+    "celery.events.dispatcher",
+    "celery.fixups.django",
+    "celery.worker.autoscale",
     "celery.worker.components",
     "celery.worker.consumer",
+    "celery.worker.consumer.delayed_delivery",
+    "celery.worker.strategy",
     "psycopg",
     "sqlalchemy.dialects.postgresql.psycopg",
     "sqlalchemy.dialects.sqlite.pysqlite",
@@ -46,8 +56,10 @@ PROGRAM = [
     "worker.cli.intake",
     "worker.cli.records",
     "worker.cli.serve",
+    "worker.embedded.lifeline",
     "worker.embedded.places",
     "worker.ledger.producer",
+    "tests.parts.settled",
 ]
 # An exit code can be read from the server once, and starting a process reads those of all others.
 ONE_AT_A_TIME = threading.Lock()

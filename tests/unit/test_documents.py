@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,7 @@ def test_the_reasons_of_the_exchange_are_the_table_in_force() -> None:
     assert len(documented) == 33
 
 
+@cache
 def logged_events() -> set[str]:
     calls = (
         node

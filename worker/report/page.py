@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from datetime import UTC, tzinfo
+from functools import lru_cache, partial
 from heapq import nsmallest
 from itertools import groupby, islice
 from pathlib import Path
@@ -54,12 +55,9 @@ MEANINGS = {
 
 def render_html(report: Report) -> str:
     """The whole page, well-formed as XML too; what came from outside is text, never markup."""
-    zone = report.scope.zone
-    environment = page_environment()
-    environment.filters["time"] = partial(moment_words, zone=zone)
-    environment.filters["hour"] = partial(hour_words, zone=zone)
     listed = foremost(report.lines, LISTED)
-    page = environment.get_template("page.html").render(
+    template = page_environment(report.scope.zone).get_template("page.html")
+    page = template.render(
         report=report,
         pictures=_pictures(report),
         urgent=[(end, [line for line in listed if line.end == end]) for end in ORDER[:3]],
@@ -77,7 +75,8 @@ def render_html(report: Report) -> str:
     return page + "\n"
 
 
-def page_environment() -> Environment:
+@lru_cache(maxsize=2)
+def page_environment(zone: tzinfo = UTC) -> Environment:
     """Every value is escaped, and cleaned before that; a name that the template misspells is an error."""
     found = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -87,6 +86,7 @@ def page_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.filters |= {"time": partial(moment_words, zone=zone), "hour": partial(hour_words, zone=zone)}
     found.filters |= {"brief": brief, "span": short_span, "share": share_words}
     found.globals |= {"many": many, "sign": _sign, "look": _outcome_sign, "quantiles": QUANTILE_LOOKS}
     return found

@@ -2,10 +2,10 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import islice
+from itertools import chain, islice
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -24,6 +24,8 @@ from worker.ledger.spool import Spool
 # One cancel, connecting included, or one chunk of many: a strategy must not hang on a frozen Redis.
 BOUND = timedelta(seconds=1)
 CHUNK = 500
+# So many are written before they leave: the server works on them while the next are being written.
+PIECE = 50
 # Of what is left of the bound: a replica that is slow to answer makes a receipt say less, not come late.
 REPLICA_SHARE = 0.25
 COUNTS_REPLICAS = '"replicas":'
@@ -83,15 +85,11 @@ class CancelQueue:
 
     def cancel_many(self, wishes: Iterable[Mapping[str, object]]) -> list[Receipt]:
         """Store many, pipelined: one receipt each, in order; never raises for a single one."""
-        return self.send(_letter(wish) for wish in wishes)
+        return [receipt for chunk in _chunks(wishes) for receipt in self._take(map(_letter, chunk))]
 
     def send(self, letters: Iterable[Letter]) -> list[Receipt]:
         """Deliver written requests in chunks; the bound holds per chunk."""
-        receipts: list[Receipt] = []
-        rest = iter(letters)
-        while chunk := list(islice(rest, CHUNK)):
-            receipts += self._take(chunk)
-        return receipts
+        return [receipt for chunk in _chunks(letters) for receipt in self._take(chunk)]
 
     def send_on(self) -> SentOn:
         """Send what waits in the spool now, however long it takes while Redis answers."""
@@ -105,7 +103,7 @@ class CancelQueue:
         """What the ledger knows of a job, or of the newest job of an order: the contract's status answer."""
         wanted = {"jobId": job_id, "orderId": order_id, "account": account}
         question = json.dumps({name: value for name, value in wanted.items() if value is not None})
-        (answer,), _ = self._ask([self._call_of("cancelq_status", question)], monotonic() + self._bound)
+        (answer,), _ = self._ask(iter([self._call_of("cancelq_status", question)]), monotonic() + self._bound)
         if isinstance(answer, Trouble):
             raise LedgerUnavailable(answer.reason)
         known: dict[str, Any] = json.loads(answer)
@@ -114,9 +112,9 @@ class CancelQueue:
     def statuses(self, job_ids: Sequence[str]) -> list[dict[str, Any]]:
         """The status answers of many jobs, pipelined, in order; the bound holds per chunk."""
         found: list[dict[str, Any]] = []
-        for start in range(0, len(job_ids), CHUNK):
-            questions = [json.dumps({"jobId": job_id}) for job_id in job_ids[start : start + CHUNK]]
-            calls = [self._call_of("cancelq_status", question) for question in questions]
+        for chunk in _chunks(job_ids):
+            questions = (json.dumps({"jobId": job_id}) for job_id in chunk)
+            calls = (self._call_of("cancelq_status", question) for question in questions)
             answers, _ = self._ask(calls, monotonic() + self._bound)
             for answer in answers:
                 if isinstance(answer, Trouble):
@@ -126,7 +124,7 @@ class CancelQueue:
 
     def exchange(self) -> str | None:
         """The exchange that the ledger belongs to; None while it is nobody's, or where that cannot be asked."""
-        (answer,), _ = self._ask([("HGET", self._meta, "exchange")], monotonic() + self._bound)
+        (answer,), _ = self._ask(iter([("HGET", self._meta, "exchange")]), monotonic() + self._bound)
         return None if isinstance(answer, Trouble) else answer or None
 
     def close(self) -> None:
@@ -142,34 +140,45 @@ class CancelQueue:
     ) -> None:
         self.close()
 
-    def _take(self, letters: Sequence[Letter]) -> list[Receipt]:
-        send = self._deliver if self._relay is None else self._relay.send
-        return send(letters, monotonic() + self._bound)
+    def _take(self, letters: Iterable[Letter]) -> list[Receipt]:
+        give_up = monotonic() + self._bound
+        if self._relay is None:
+            return self._deliver(letters, give_up)
+        return self._relay.send(list(letters), give_up)
 
-    def _deliver(self, letters: Sequence[Letter], give_up: timedelta) -> list[Receipt]:
+    def _deliver(self, letters: Iterable[Letter], give_up: timedelta) -> list[Receipt]:
         """One pipelined round trip for all letters that can go; a second one where there are replicas to ask."""
-        calls = [self._call_of("cancelq_enqueue", letter.text) for letter in letters if letter.fault is None]
-        found, replicated = self._ask(calls, give_up)
+        written: list[Letter] = []
+
+        def calls() -> Iterator[Command]:
+            for letter in letters:
+                written.append(letter)
+                if letter.fault is None:
+                    yield self._call_of("cancelq_enqueue", letter.text)
+
+        found, replicated = self._ask(calls(), give_up)
         answers = iter(found)
         return [
             _receipt(letter, next(answers), replicated=replicated)
             if letter.fault is None
             else letter.returned(Fate.REFUSED, letter.fault)
-            for letter in letters
+            for letter in written
         ]
 
     def _call_of(self, function: str, text: str) -> Command:
         return ("FCALL", function, 1, self._prefix, text)
 
-    def _ask(self, calls: Sequence[Command], give_up: timedelta) -> tuple[list[str | Trouble], bool]:
+    def _ask(self, calls: Iterator[Command], give_up: timedelta) -> tuple[list[str | Trouble], bool]:
         """Send them all; of each the answer or the trouble, and whether a replica has it all."""
-        if not calls:
+        first = list(islice(calls, PIECE))
+        if not first:
             return [], False
+        calls = chain(first, calls)
         self._call.give_up = give_up
         try:
             connection: Any = self._pool.get_connection()
         except RedisError as error:
-            return [self._trouble(error, maybe=False)] * len(calls), False
+            return [self._trouble(error, maybe=False) for _ in calls], False
         try:
             answers = self._exchange(connection, calls)
             if any(isinstance(answer, Trouble) for answer in answers):
@@ -181,21 +190,25 @@ class CancelQueue:
         finally:
             self._pool.release(connection)
 
-    def _exchange(self, connection: Any, calls: Sequence[Command]) -> list[str | Trouble]:
-        packed = connection.pack_commands(calls)
-        try:
-            connection.send_packed_command(packed, check_health=False)
-        except RedisError as error:
-            # A single command that was cut off in the middle cannot run; of several the first ones may.
-            return [self._trouble(error, maybe=len(calls) > 1)] * len(calls)
-        reached(Gap.ENQUEUE_SENT)
+    def _exchange(self, connection: Any, calls: Iterator[Command]) -> list[str | Trouble]:
         answers: list[str | Trouble] = []
-        for _ in calls:
+        sent = 0
+        while piece := list(islice(calls, PIECE)):
+            try:
+                connection.send_packed_command(connection.pack_commands(piece), check_health=False)
+            except RedisError as error:
+                # A single command that was cut off in the middle cannot run; of several the first ones may.
+                answers += [self._trouble(error, maybe=True)] * sent
+                answers += [self._trouble(error, maybe=len(piece) > 1)] * len(piece)
+                return answers + [self._trouble(error, maybe=False) for _ in calls]
+            sent += len(piece)
+        reached(Gap.ENQUEUE_SENT)
+        for _ in range(sent):
             try:
                 answers.append(self._read(connection))
             except RedisError as error:
                 connection.disconnect()
-                return answers + [self._trouble(error, maybe=True)] * (len(calls) - len(answers))
+                return answers + [self._trouble(error, maybe=True)] * (sent - len(answers))
         return answers
 
     def _is_replicated(self, connection: Any, answers: Sequence[str | Trouble]) -> bool:
@@ -229,6 +242,12 @@ class CancelQueue:
             reason = "its functions are not loaded; `cancelq worker` or `cancelq migrate` loads them"
             return Trouble(maybe=False, reason=f"Redis at {self._address}: {reason}")
         return Trouble(maybe, f"Redis at {self._address}: {error}")
+
+
+def _chunks(many: Iterable[Any]) -> Iterator[list[Any]]:
+    rest = iter(many)
+    while chunk := list(islice(rest, CHUNK)):
+        yield chunk
 
 
 def _letter(wish: object) -> Letter:

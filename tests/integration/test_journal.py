@@ -1,5 +1,6 @@
 """The journal of a host: the chain goes on in it while the database is away, and is carried over as it is, once."""
 
+import itertools
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from tests.parts.tampering import put_in_conflict
 from worker.audit.carry import carry_all
 from worker.audit.engine import open_engine
 from worker.audit.facts import Fact, job_fact
-from worker.audit.journal import CHUNK, Chunk, Journal
+from worker.audit.journal import CHUNK, PAGE, Chunk, Journal
 from worker.audit.verify import Verification, verify
 from worker.audit.writer import AuditWriter, Stored
 from worker.errors import AuditUnavailable, LedgerUnavailable
@@ -307,6 +308,43 @@ def test_rows_that_were_carried_and_could_not_be_removed_do_not_wait(host: Host)
     assert (journal.depth(), journal.waiting()) == (2, 0)
     carry_all(journal, host.engine, ending=lambda: False)
     assert (journal.depth(), host.verify().rows) == (0, 2)
+
+
+def test_rows_of_an_outage_that_could_not_be_removed_go_with_those_of_the_next(host: Host) -> None:
+    """In between the chain went on in the database: the two lie far from each other."""
+    journal = host.journal()
+    with writing(host.hasty, journal=journal) as audit:
+        with database_taking_no_rows(host.url):
+            audit.commit([job_fact(a_job()), a_start()])
+        host.ledger_is_away = True
+        audit.come_back()
+        audit.commit(a_whole_life("job-2"))  # behind that
+        host.ledger_is_away = False
+        assert (audit.journaling, journal.depth()) == (False, 2)
+        with database_taking_no_rows(host.url):
+            audit.commit([a_start("job-3")])
+            assert host.marks["writer-1"].split(" ")[2] == "10"  # what is there is no longer meant
+    assert host.carry() == 3
+    assert in_journal(host, "SELECT * FROM starts") == []
+    assert host.marks["writer-1"] == ""
+    assert host.verify().rows == 10
+
+
+def is_taken(audit: AuditWriter, fact: Fact) -> bool:
+    try:
+        audit.commit([fact], timeout=timedelta(seconds=1))
+    except AuditUnavailable:
+        return False
+    return True
+
+
+def test_a_journal_at_its_cap_is_emptied(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.audit.journal.MOST_BYTES", 100 * PAGE)
+    with host.outage() as audit:
+        assert any(not is_taken(audit, a_start(f"job-{number}")) for number in itertools.count())
+    assert in_journal(host, "PRAGMA page_count") == [(100,)]
+    assert in_journal(host, "PRAGMA freelist_count") == [(0,)]
+    assert host.carry() == host.verify().rows > 0
 
 
 def test_without_a_word_to_the_ledger_no_row_goes_into_a_journal(host: Host) -> None:

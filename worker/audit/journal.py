@@ -192,7 +192,7 @@ class Journal:
         with self._writing() as connection:
             plan = make(connection)
             count = sum(map(len, plan.rows.values()))
-            if count and _held(connection, writer) == 0:
+            if count and _newest(connection, writer) != head.seq:
                 self.mark = str(Mark(self.id, self.host, head.seq + 1))
                 self._tell(writer, *head, self.mark)
                 reached(Gap.JOURNAL_TOLD)
@@ -239,12 +239,9 @@ class Journal:
     def oldest(self, writer: str, *, after: int = 0) -> Chunk | None:
         """The first rows of a chain behind row `after`; None when there are none."""
         with reading(self.engine) as connection:
-            chain = connection.exec_driver_sql(
-                "SELECT seq, held FROM chains WHERE writer = ?", (writer,)
-            ).first()
-            if chain is None or chain.seq <= after:
+            first = _first_behind(connection, writer, after)
+            if first is None:
                 return None
-            first = max(chain.seq - chain.held, after) + 1
             where = "WHERE writer = ? AND seq >= ? AND seq < ?"
             found = {
                 table: [tuple(row) for row in rows(connection, table, where, (writer, first, first + CHUNK))]
@@ -276,14 +273,16 @@ class Journal:
     def remove(self, chunk: Chunk) -> None:
         """Forget rows that are in the database, but not their jobs; the ledger hears when that was the last of a chain."""
         with self._writing() as connection:
-            _note_carried(connection, chunk.jobs)
             gone = sum(
                 connection.exec_driver_sql(
                     f"DELETE FROM {table} WHERE writer = ? AND seq <= ?",  # noqa: S608
                     (chunk.writer, chunk.last),
                 ).rowcount
-                for table in chunk.rows
+                for table in _tables().tables
             )
+            _note_carried(
+                connection, chunk.jobs
+            )  # in the room that they leave: the file may have reached its cap
             connection.exec_driver_sql(
                 "UPDATE chains SET held = held - ? WHERE writer = ?", (gone, chunk.writer)
             )
@@ -366,6 +365,22 @@ def _held(connection: Connection, writer: str | None) -> int:
     which, values = ("", ()) if writer is None else ("WHERE writer = ?", (writer,))
     found = connection.exec_driver_sql(f"SELECT coalesce(sum(held), 0) FROM chains {which}", values)  # noqa: S608
     return int(found.scalar_one())
+
+
+def _newest(connection: Connection, writer: str) -> int | None:
+    """The newest row of a chain that went in here; None when nothing of it is left."""
+    found = connection.exec_driver_sql("SELECT seq FROM chains WHERE writer = ?", (writer,)).scalar()
+    return None if found is None else int(found)
+
+
+def _first_behind(connection: Connection, writer: str, after: int) -> int | None:
+    """The oldest row of a chain behind row `after`: what could not go in one outage lies far from the rows of the next."""
+    each = " UNION ALL ".join(
+        f"SELECT min(seq) AS first FROM {table} WHERE writer = ?1 AND seq > ?2"  # noqa: S608
+        for table in _tables().tables
+    )
+    found = connection.exec_driver_sql(f"SELECT min(first) FROM ({each})", (writer, after)).scalar()  # noqa: S608
+    return None if found is None else int(found)
 
 
 def _note_carried(connection: Connection, jobs: Iterable[str]) -> None:

@@ -174,7 +174,10 @@ def test_a_forged_seal_that_names_no_rows_is_named_not_stumbled_over(
 ) -> None:
     forge_seal(audit_engine, Head(1, ""), heads)
     assert str(verify(audit_engine).fault) == "seal 1: what it names are no rows"
-    assert Sealer(audit_engine, ENVIRONMENT).seal({}) is None
+    record(audit_engine, *a_whole_life())
+    made = Sealer(audit_engine, ENVIRONMENT).seal(verify(audit_engine).heads)
+    assert made is not None
+    assert made.seq == 2  # what is true goes on being sealed
 
 
 def test_no_seal_can_be_changed(audit_engine: Engine) -> None:

@@ -148,8 +148,12 @@ class Sealer:
         since = max(self._last.seq, newest - MOST_REMEMBERED) + 1
         with closing(stored(connection, since=since)) as seals:
             for number, _prev, mark, _environment, _at, heads in seals:
-                with suppress(ValueError):  # `cancelq verify` will name it
-                    self._remember(Head(number, mark), {writer: seq for writer, seq, _ in named_by(heads)})
+                rows: dict[str, int] = {}
+                with suppress(
+                    ValueError
+                ):  # `cancelq verify` will name it; the next seal goes behind it all the same
+                    rows = {writer: seq for writer, seq, _ in named_by(heads)}
+                self._remember(Head(number, mark), rows)
 
     @staticmethod
     def _digest_of(connection: Connection, number: int) -> str | None:

@@ -194,6 +194,9 @@ class Job(NamedTuple):
     joiners: int = 0
     first_wish: FirstWish | None = None  # None: the request still is as it came
     lapsed: bool = False  # an earlier holder lost it: SQL may know more than the ledger
+    lost_by: tuple[
+        str, ...
+    ] = ()  # the chains of rows of all holders that lost it since; "?": one that nobody can name
     recorded: bool = False  # its row is known to be in the database that all share, attempts or not
     redrive_of: JobId | None = None
     outcome: Outcome | None = None  # decided already, when step is CLOSE

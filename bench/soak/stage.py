@@ -95,14 +95,15 @@ class Stage:
 
     def in_hand(self, worker: Worker) -> list[str]:
         """The jobs whose lease the ledger grants to this process."""
-        name = f"{socket.gethostname()}/{worker.process.pid}"
+        name = f"{socket.gethostname()}/{worker.process.pid} "  # the chain of its rows follows
         prefix = f"{{{LEDGER}}}"
         with Redis.from_url(self.fleet.redis_url, decode_responses=True) as redis:
             held = redis.zrange(f"{prefix}:leases", 0, -1)
             asked = redis.pipeline(transaction=False)
             for job in held:
                 asked.hget(f"{prefix}:job:{job}", "worker")
-            return [job for job, holder in zip(held, asked.execute(), strict=True) if holder == name]
+            holders = asked.execute()
+            return [job for job, holder in zip(held, holders, strict=True) if (holder or "").startswith(name)]
 
     def backlog(self) -> int:
         """Cancels that nobody has claimed yet."""

@@ -1,5 +1,6 @@
 """What seldom fails together: the disks of database, journal and log; the database and Redis."""
 
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from tests.fault.test_outage import assert_all_arrived, held, wait_for_ends
 from tests.parts.databases import PostgresServer, database_taking_no_rows
 from tests.parts.exchange import eventually
 from tests.parts.fleet import Fleet
-from tests.parts.kills import assert_nothing_lost
+from tests.parts.kills import assert_nothing_lost, wait_for_empty_journal
 from tests.parts.scenes import ORDERS, QUICK, enqueue, set_up
 from tests.parts.understudy import Doom, Understudy
 from tests.parts.valkey import Server
@@ -188,6 +189,71 @@ def test_a_job_that_only_a_lost_hosts_journal_has_is_put_on_record_by_who_goes_o
         lost.kill()
     fleet.start(**QUICK, home=str(fleet.folder / "elsewhere"))
     assert fleet.ends(1)[1]["outcome"] == "canceled"
+
+
+def test_a_journal_that_is_gone_for_good_concerns_only_what_its_workers_held(plain_fleet: Fleet) -> None:
+    """Its mark stays in the ledger: of later cancels, whoever dies amid them, nothing can be in it."""
+    fleet = plain_fleet
+    fleet.exchange.add_orders(1, 2, account="default")
+    lost = fleet.start(**QUICK)
+    fleet.when_compared()
+    with database_taking_no_rows(fleet.database_url):
+        fleet.queue().cancel(order_id=1)
+        eventually(lambda: "job.finished" in lost.said(), what="an end that only the journal has")
+        lost.kill()
+    shutil.rmtree(fleet.folder / "journal")
+    doom = Doom(Gap.START_DUE)
+    second = fleet.fork(doom=doom, **QUICK).when_ready()
+    job_id = fleet.queue().cancel(order_id=2).job_id
+    assert job_id is not None
+    second.meet(doom)
+    assert fleet.ledger_client().marks()
+    fleet.start(**QUICK)
+    assert fleet.wait_for_end(job_id)["outcome"] == "canceled"
+
+
+def test_an_answer_that_another_hosts_journal_keeps_is_waited_for(plain_fleet: Fleet) -> None:
+    """Who ended the job may not say that the attempt was lost: its true answer would find its place taken."""
+    fleet = plain_fleet
+    here, elsewhere = (str(fleet.folder / name) for name in ("here", "elsewhere"))
+    fleet.exchange.add_orders(1, account="default")
+    fleet.exchange.script(1, {"delay": 3})
+    fleet.start(home=elsewhere, **QUICK).terminate()  # its journal is known to be this database's
+    doom = Doom(Gap.REPLY_ON_DISK)
+    lost = fleet.fork(doom=doom, home=here, **QUICK).when_ready()
+    fleet.when_compared()
+    fleet.queue().cancel(order_id=1)
+    fleet.exchange.wait_for_posts(1, 1)
+    with database_taking_no_rows(fleet.database_url):
+        lost.meet(doom)
+        other = fleet.start(home=elsewhere, **QUICK)
+        eventually(lambda: fleet.queue().status(order_id=1)["state"] == "done", what="an end")
+    fleet.ends(1)
+    eventually(lambda: "audit.back" in other.said(), what="a journal that was carried over")
+    assert fleet.attempts(1)[0]["transport"] is None
+    fleet.start(home=here, **QUICK)
+    row = eventually(lambda: (found := fleet.attempts(1)[0])["verdict"] and found, what="the answer")
+    assert (row["transport"], row["verdict"]) == ("answered", "accepted")
+    assert row["command_id"] is not None
+    assert {row["fact"] for row in fleet.table("conflicts")} <= {"jobs"}  # which both had brought
+
+
+def test_what_a_journal_keeps_is_carried_over_by_a_worker_that_is_to_hold(plain_fleet: Fleet) -> None:
+    fleet = plain_fleet
+    fleet.exchange.add_orders(1, account="default")
+    lost = fleet.start(**QUICK)
+    fleet.when_compared()
+    with database_taking_no_rows(fleet.database_url):
+        fleet.queue().cancel(order_id=1)
+        eventually(lambda: "job.finished" in lost.said(), what="an end that only the journal has")
+        lost.kill()
+    worker = fleet.start(audit_down="hold", **QUICK)
+    assert fleet.ends(1)[1]["outcome"] == "canceled"
+    wait_for_empty_journal(fleet)
+    with database_taking_no_rows(fleet.database_url):
+        fleet.queue().cancel(order_id=2)
+        eventually(lambda: "audit.unavailable" in worker.said(), what="a worker that holds")
+    assert "audit.journaling" not in worker.said()
 
 
 @pytest.mark.parametrize("end", [None, Doom(Gap.OUTCOME_ON_DISK)], ids=["who goes on", "who dies then"])

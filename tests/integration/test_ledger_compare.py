@@ -151,9 +151,12 @@ def test_where_nothing_was_lost_nothing_is_read_first(door: Door, ledger: Ledger
     assert [(job.id, job.step) for job in claim(ledger).jobs] == [(known, Step.POST)]
 
 
-def test_after_a_loss_beside_a_journal_the_read_comes_a_lease_later(door: Door, ledger: Ledger) -> None:
+@pytest.mark.parametrize("head", [(1, "digest"), (0, "")], ids=["a chain went on in it", "one began in it"])
+def test_after_a_loss_beside_a_journal_the_read_comes_a_lease_later(
+    door: Door, ledger: Ledger, head: tuple[int, str]
+) -> None:
     """What was lost may have said that a holder is POSTing it just now; what comes after the loss goes out at once."""
-    ledger.witness("writer", 1, "digest", "journal host 1")
+    ledger.witness("writer", *head, "journal host 1")
     unclear, early, soon = (door.enqueue(order)["jobId"] for order in (1, 2, 3))
     claim(ledger)
     ledger.settle([settlement(unclear), settlement(early, step=Step.CONFIRM)])

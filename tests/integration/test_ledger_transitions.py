@@ -24,6 +24,31 @@ def lapse(ledger: Ledger, claim_id: str = "dead") -> None:
     eventually(lambda: ledger.sweep(NO_TIME).lapsed == taken, what="the sweep of the lapsed leases")
 
 
+def test_a_lost_job_says_whose_rows_there_may_be_until_it_is_given_back(door: Door, ledger: Ledger) -> None:
+    job_id = door.enqueue(1)["jobId"]
+    for chain in ("chain-1", "chain-2"):
+        ledger.claim(ClaimId(chain), f"host/1 {chain}", lease=MOMENT, jobs=1, confirms=0)
+        eventually(lambda: ledger.sweep(NO_TIME).lapsed, what="the sweep of the lapsed lease")
+    (job,) = claim(ledger).jobs
+    assert job.lost_by == ("chain-1", "chain-2")
+    ledger.settle([settlement(job_id)])
+    assert claim(ledger, "claim-2").jobs[0].lost_by == ()
+
+
+def test_a_job_that_was_lost_by_a_holder_without_a_name_is_nobodys_in_particular(
+    door: Door, ledger: Ledger
+) -> None:
+    job_id = door.enqueue(1)["jobId"]
+    lapse(ledger)  # by a program that says no chain
+    assert door.job(job_id)["lost_by"] == "?"
+    door.redis.hdel(door.key(f"job:{job_id}"), "lost_by")  # … and was swept by one that does not ask
+    for number in range(30):
+        ledger.claim(ClaimId(f"c{number}"), f"host/1 {number:036}", lease=MOMENT, jobs=1, confirms=0)
+        eventually(lambda: ledger.sweep(NO_TIME).lapsed, what="the sweep of the lapsed lease")
+        assert "?" in door.job(job_id)["lost_by"].split()
+    assert len(door.job(job_id)["lost_by"]) <= 1000
+
+
 def test_a_claim_takes_the_job_out_of_its_index_into_the_leases(door: Door, ledger: Ledger) -> None:
     job_id = door.enqueue(1)["jobId"]
     assert door.places(job_id) == {"due"}

@@ -156,7 +156,7 @@ class WorkerProcess:
         opened.callback(engine.dispose)
         journal = self._journal(opened)
         chain = str(uuid7())
-        writer = self._audit_writer(chain, journal, opened)
+        writer = self._audit_writer(chain, journal if self._keeps_a_journal else None, opened)
         sealing = self._sealing(engine, chain, writer, opened)
         timeouts = Timeouts(
             connect=settings.connect_timeout, read=settings.read_timeout, total=settings.total_timeout
@@ -207,10 +207,15 @@ class WorkerProcess:
         opened.callback(engine.dispose)
         return AuditWriter(engine, writer=chain, environment=self._settings.environment, journal=journal)
 
+    @property
+    def _keeps_a_journal(self) -> bool:
+        return self._settings.audit_down == "journal"
+
     def _journal(self, opened: ExitStack) -> Journal | None:
-        if self._settings.audit_down != "journal":
-            return None
+        """What an earlier setting left in one is carried over all the same."""
         journal = journal_of(self._settings, self._ledger.witness)
+        if not (self._keeps_a_journal or journal.exists):
+            return None
         opened.callback(journal.engine.dispose)
         return journal
 
@@ -235,7 +240,7 @@ class WorkerProcess:
             require_writer(engine)
             require_owner(engine, self._settings.exchange_url)
         except AuditUnavailable as error:
-            away = journal is not None and journal.exists and journal.confirmed
+            away = self._keeps_a_journal and journal is not None and journal.exists and journal.confirmed
             if not away or turns_us_away(error):
                 raise
             log.warning("audit.away", reason=str(error))

@@ -40,6 +40,7 @@ class AttemptRow:
 
     attempt: int
     worker: str
+    writer: str  # the chain of its start row
     policy_version: str
     started_at: datetime
     reply: Reply | None
@@ -190,6 +191,7 @@ class _Rows:
         return AttemptRow(
             attempt=start.attempt,
             worker=start.worker,
+            writer=start.writer,
             policy_version=start.policy_version,
             started_at=start.started_at,
             reply=_reply(reply) if reply is not None else None,

@@ -94,7 +94,10 @@ class Ledger:
     # --- the life of a job
 
     def claim(self, claim: ClaimId, worker: str, *, lease: timedelta, jobs: int, confirms: int) -> Claimed:
-        """Take due jobs: lapsed ones first, then urgent, due and confirmations."""
+        """Take due jobs: lapsed ones first, then urgent, due and confirmations.
+
+        `worker`: its name and the chain of its rows; a job that it loses says whose rows there may be (`lost_by`).
+        """
         asked_at = monotonic()
         now, due_left, next_due, held, for_budget, standings, taken = self._call(
             "cancelq_claim", claim, storable(worker), span_micros(lease), jobs, confirms

@@ -65,6 +65,7 @@ def job_from(fields: Mapping[str, str]) -> Job:
         attempts=int(fields["attempts"]),
         joiners=int(fields["joiners"]),
         lapsed="lapsed" in fields,
+        lost_by=tuple(fields.get("lost_by", "").split()),
         recorded="recorded" in fields,
         redrive_of=JobId(fields["redrive_of"]) if "redrive_of" in fields else None,
         outcome=Outcome(fields["outcome"]) if "outcome" in fields else None,

@@ -64,11 +64,11 @@ class Carrier:
             return
         with journal.carrying() as our_turn:
             if our_turn:
-                facts, still_open = leftovers(crew, jobs)
+                facts, waiting = leftovers(crew, jobs)
                 if facts:
                     reached(Gap.LEFT_OPEN)
                     crew.audit.commit(facts)
-                journal.forget_jobs(set(jobs) - still_open)
+                journal.forget_jobs(set(jobs) - waiting)
 
 
 def withdraw(journal: Journal, ledger: Ledger) -> None:

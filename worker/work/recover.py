@@ -1,6 +1,6 @@
 """Takes over jobs whose holder vanished: SQL may know more than the ledger. Closes rows left open."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import timedelta
@@ -26,6 +26,8 @@ log = structlog.get_logger()
 
 # How often an order is read that may not be POSTed again before the database is back.
 STORY_AGAIN = timedelta(seconds=1)
+# In `Job.lost_by`: a holder that nobody can name.
+UNNAMED = "?"
 
 Recovered = tuple[Job, Decision | None, list[Fact]]
 
@@ -47,13 +49,12 @@ def _stories(crew: Crew, lost: Sequence[Job]) -> dict[JobId, Story]:
     """What is on record of these jobs, of each of which all is known.
 
     Of some it isn't: rows that a lost holder wrote may be in the database that is away, or in another host's journal.
-    A start row that it wrote here, or on a host without a journal, says that its later rows are here as well.
+    A start row of a chain that goes on in no such journal says that its later rows are here as well.
     """
-    marks = _marks(crew)  # before the rows: who carries them over takes its mark away afterwards
+    marks = crew.ledger.marks()  # before the rows: who carries them over takes its mark away afterwards
     found, read = on_record(crew, [job.id for job in lost])
-    elsewhere = _hosts_away(crew, marks, read)
-    known = None if read is Read.JOURNAL else elsewhere
-    return {job.id: found[job.id] for job in lost if _is_whole(found[job.id], job, known)}
+    away = None if read is Read.JOURNAL else _away(crew, marks, read)
+    return {job.id: found[job.id] for job in lost if _is_whole(found[job.id], job, away)}
 
 
 class Read(Enum):
@@ -83,22 +84,33 @@ def on_record(crew: Crew, job_ids: Sequence[JobId]) -> tuple[dict[JobId, Story],
         return story(crew.engine, job_ids), Read.DATABASE
 
 
-def _marks(crew: Crew) -> list[Mark]:
-    return [Mark.parse(text) for text in crew.ledger.marks().values()]
-
-
-def _hosts_away(crew: Crew, marks: Iterable[Mark], read: Read) -> set[str]:
-    """The hosts whose journals cannot be read here: other ones, and this one if its journal is broken."""
+def _away(crew: Crew, marks: Mapping[str, str], read: Read) -> frozenset[str]:
+    """The chains whose newest rows are in a journal that cannot be read here: another host's, or a broken one."""
     ours = crew.journal.id if crew.journal is not None and read is not Read.DATABASE else None
-    return {mark.host for mark in marks if ours is None or mark.journal != ours}
+    return frozenset(
+        chain for chain, mark in marks.items() if ours is None or Mark.parse(mark).journal != ours
+    )
 
 
-def _is_whole(told: Story, job: Job, elsewhere: AbstractSet[str] | None) -> bool:
-    """Whether nothing can be missing; `elsewhere`: hosts whose journals can't be read, None: only ours can."""
-    if told.outcome is not None or job.step is not Step.RECONCILE or elsewhere == set():
+def _is_whole(told: Story, job: Job, away: AbstractSet[str] | None) -> bool:
+    """Whether nothing can be missing; `away`: chains that go on where nobody can read, None: only our journal was read."""
+    if told.outcome is not None or job.step is not Step.RECONCILE or away == set():
         return True  # who lost a step other than "post" has sent nothing
-    begun = [row.worker.partition("/")[0] for row in told.attempts if row.attempt > job.attempts]
-    return bool(begun) if elsewhere is None else any(host not in elsewhere for host in begun)
+    begun = [row.writer for row in told.attempts if row.attempt > job.attempts]
+    if away is None:
+        return bool(begun)
+    return _is_known(job, away) or any(chain not in away for chain in begun)
+
+
+def _is_known(job: Job, away: AbstractSet[str]) -> bool:
+    """Whether every holder that lost it can be named, and none has rows elsewhere: a host that is gone for good, and its
+    journal with it, keeps its mark for ever, and concerns only what its own workers held.
+
+    Not of a job that was found wanting before: its holders of then were forgotten when it was given back.
+    """
+    if not job.lost_by or UNNAMED in job.lost_by or job.memory.story_due is not None:
+        return False
+    return away.isdisjoint(job.lost_by)
 
 
 def without_story(job: Job, decision: Decision) -> Decision:
@@ -109,16 +121,21 @@ def without_story(job: Job, decision: Decision) -> Decision:
 
 
 def leftovers(crew: Crew, job_ids: Iterable[str]) -> tuple[list[Fact], set[str]]:
-    """What closes the attempts of ended jobs whose rows could not be read when the end was seen; and who has not ended."""
+    """What closes the attempts of ended jobs whose rows could not be read when the end was seen; and who has to wait.
+
+    For its end, or for the journal of a host that may keep an answer which only that host has.
+    """
     facts: list[Fact] = []
-    still_open: set[str] = set()
+    waiting: set[str] = set()
+    away = _away(crew, crew.ledger.marks(), Read.ALL)  # before the rows, as above
     for job_id, told in story(crew.engine, map(JobId, job_ids)).items():
-        if told.outcome is None:
-            still_open.add(job_id)
+        unanswered = [row for row in told.attempts if row.reply is None or row.verdict is None]
+        if told.outcome is None or any(row.writer in away for row in unanswered):
+            waiting.add(job_id)
             continue
-        for row in told.attempts:
+        for row in unanswered:
             facts.extend(_closing(crew, job_id, row)[2])
-    return facts, still_open
+    return facts, waiting
 
 
 def unclosed(crew: Crew, jobs: Sequence[Job]) -> list[Fact]:
@@ -130,16 +147,16 @@ def unclosed(crew: Crew, jobs: Sequence[Job]) -> list[Fact]:
     blind = [job.id for job in jobs if job.memory.story_due is not None]
     if not blind:
         return []
-    marks = _marks(crew)
+    marks = crew.ledger.marks()
     found, read = on_record(crew, blind)
     if read is Read.JOURNAL:
         return []  # so the outcome is in the journal as well, and whoever carries it looks again
-    away = _hosts_away(crew, marks, read)
+    away = _away(crew, marks, read)
     return [
         fact
         for job_id, told in found.items()
         for row in told.attempts
-        if row.worker.partition("/")[0] not in away
+        if row.writer not in away
         for fact in _closing(crew, job_id, row)[2]
     ]
 

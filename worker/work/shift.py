@@ -216,7 +216,9 @@ class Shift:
         """Claim for the free senders and hand out; whether more is due."""
         crew = self._crew
         claim = ClaimId(uuid7().hex)
-        claimed = crew.ledger.claim(claim, crew.name, lease=crew.lease, jobs=free, confirms=READ_BATCH)
+        claimed = crew.ledger.claim(
+            claim, f"{crew.name} {crew.writer}", lease=crew.lease, jobs=free, confirms=READ_BATCH
+        )
         reached(Gap.CLAIMED)
         crew.clock.observe(claimed.now, claimed.asked_at)
         crew.hand.on_hold = claimed.held

@@ -123,7 +123,7 @@ end
 local function note_loss(prefix, now)
   local wait = '0'
   for i, told in ipairs(redis.call('HGETALL', prefix .. ':heads')) do
-    if i % 2 == 0 and told:match('^%d+ %S+ %S') then
+    if i % 2 == 0 and told:match('^%d+ %S* %S') then
       wait = '1'
     end
   end

@@ -3,7 +3,7 @@
 -- KEYS[1] is the ledger's prefix, "{cancelq}"; every other key is derived from it, in the same hash slot.
 -- Times are whole microseconds of this server's clock: exact in a double until the year 2255.
 
-local VERSION = 3018 -- thousands: generation, programs need the same one; rest: additions
+local VERSION = 3019 -- thousands: generation, programs need the same one; rest: additions
 local BELL_CAP = 16 -- one bell per overdue job would grow without end
 local BELL_STORM = 1000 -- nobody rings so often but somebody gone wild: the rest is cut off
 local FINISHED_LIFE_MS = 3600000 -- a finished job answers status for an hour; then the audit does

@@ -26,7 +26,7 @@ local function settle_one(prefix, item, now, tally)
   local due = due_at(job, item, now)
   local at = text_of(due)
   local changes, removals = sort_fields(item.fields,
-    {'step', item.step, 'state', item.state, 'next_at', at}, {'claim', 'worker', 'lapsed', 'calls'})
+    {'step', item.step, 'state', item.state, 'next_at', at}, {'claim', 'worker', 'lapsed', 'lost_by', 'calls'})
   job.step, job.lapsed = item.step, nil
   note_unknown(prefix, job, item.fields.unknown_since)
   write('HSET', job_key(prefix, item.job), unpack(changes))

@@ -6,16 +6,26 @@
 -- a budget is due when that is over.
 -- A "post" that lapsed may have been sent: it becomes a "reconcile", which reads the order first.
 
+local LONGEST_LOST_BY = 1000 -- bytes: a job whose holders die one after the other must not grow without end
+
+-- The chains of rows of all that held the job since it was last given back; "?" stands for those nobody can name.
+local function lost_by(job)
+  local before = job.lost_by or (job.lapsed and '?')
+  local chain = (job.worker or ''):match('^%S+ (%S+)$') or '?'
+  local all = before and before .. ' ' .. chain or chain
+  return #all <= LONGEST_LOST_BY and all or '?'
+end
+
 -- The holder is gone: order of writes facts, claim, index, lease; each prefix is swept again.
 local function take_back(prefix, job, now, tally)
-  local may_be_sent = job.step == 'post'
+  local may_be_sent, holders = job.step == 'post', lost_by(job)
   local calls = tonumber((job.calls or '0'):match('^%d+'))
   job.lapsed, job.step = '1', may_be_sent and 'reconcile' or job.step
   if may_be_sent and not job.unknown_since then
     write('HSET', job_key(prefix, job.id), 'unknown_since', text_of(now))
     note_unknown(prefix, job, text_of(now))
   end
-  write('HSET', job_key(prefix, job.id), 'lapsed', '1', 'next_at', text_of(now), 'step', job.step,
+  write('HSET', job_key(prefix, job.id), 'lapsed', '1', 'lost_by', holders, 'next_at', text_of(now), 'step', job.step,
     'state', may_be_sent and 'reconciling' or job.state)
   write('HDEL', job_key(prefix, job.id), 'claim', 'worker', 'calls')
   write('ZADD', prefix .. ':' .. index_of(prefix, job), text_of(now), job.id)

@@ -1,8 +1,12 @@
 """What seldom fails together: the disks of database, journal and log; the database and Redis."""
 
+import fcntl
+import os
 import shutil
 import signal
+import struct
 import subprocess
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -146,6 +150,33 @@ def test_a_log_that_nobody_can_write_stops_no_cancel(plain_fleet: Fleet) -> None
     finally:
         worker.kill()
     assert_nothing_lost(plain_fleet, len(ORDERS))
+
+
+def test_a_reader_of_the_log_that_stands_still_stops_no_cancel_and_no_end(plain_fleet: Fleet) -> None:
+    """As a terminal after Ctrl-S, or the far end of a pipe that hangs."""
+    set_up(plain_fleet)
+    way = plain_fleet.folder / "way"
+    os.mkfifo(way)
+    reader = os.open(way, os.O_RDONLY | os.O_NONBLOCK)
+    worker = Understudy(["worker"], plain_fleet.environment(**QUICK), way)
+    try:
+        fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)  # the least, which a few lines fill
+        enqueue(plain_fleet, *ORDERS)
+        plain_fleet.ends(len(ORDERS))
+        assert 3000 < unread(reader) <= 4096
+        plain_fleet.exchange.add_orders({"from": 2001, "count": 40}, account="default")
+        enqueue(plain_fleet, *range(2001, 2041))
+        plain_fleet.ends(len(ORDERS) + 40)
+        worker.terminate()
+        assert worker.wait(20) == 0
+    finally:
+        worker.kill()
+        os.close(reader)
+    assert_nothing_lost(plain_fleet, len(ORDERS) + 40)
+
+
+def unread(pipe: int) -> int:
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))[0]
 
 
 def test_an_attempt_that_a_journal_brings_after_the_end_was_decided_is_closed(plain_fleet: Fleet) -> None:

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import select
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,10 +27,13 @@ with _absent("rich"):
     from structlog.typing import EventDict
 
 STDERR = 2
+# A pipe takes so much whole or not at all (PIPE_BUF), and says that it is writable while it would.
+AT_ONCE = 4096
 
 
 def set_up_logs(form: Literal["json", "text"], level: int = logging.INFO) -> None:
     """Bring our events and the libraries' warnings into one stream."""
+    way = _way()
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -37,10 +42,12 @@ def set_up_logs(form: Literal["json", "text"], level: int = logging.INFO) -> Non
             structlog.processors.JSONRenderer() if form == "json" else _as_text,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_name: Lines(),
+        logger_factory=lambda *_name: Lines(way),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    logging.basicConfig(
+        level=logging.WARNING, handlers=[_Warnings(Lines(way))], format="%(levelname)s %(name)s %(message)s"
+    )
     # It tells of an answer's broken head with a traceback; the attempt's own row and event tell it too.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
 
@@ -48,16 +55,45 @@ def set_up_logs(form: Literal["json", "text"], level: int = logging.INFO) -> Non
 class Lines:
     """A line is one write: the senders' threads need no lock, for which they would wait in a cancel's way.
 
-    A line for which there is no room, or no reader, is gone: no cancel stops for it.
+    A line for which there is no room, or no reader, or none who reads on, is gone: no cancel stops for it.
     """
 
+    def __init__(self, way: int) -> None:
+        self._way = way
+
     def msg(self, line: str) -> None:
-        rest = line.encode("utf-8", "backslashreplace") + b"\n"
+        way, rest = self._way, line.encode("utf-8", "backslashreplace") + b"\n"
         with suppress(OSError):
-            while rest:
-                rest = rest[os.write(STDERR, rest) :]
+            while rest and (way != STDERR or select.select((), (way,), (), 0)[1]):
+                rest = rest[os.write(way, rest[:AT_ONCE]) :]
 
     debug = info = warning = error = exception = msg
+
+
+class _Warnings(logging.Handler):
+    """The libraries' own words go the same way."""
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.msg(self.format(record))
+
+
+def _way() -> int:
+    """Where lines go: to a pipe or terminal by a description of our own, which never waits.
+
+    On the one that others share, nothing may be switched; elsewhere, and where it cannot be opened anew, whether there is
+    room is asked before each write.
+    """
+    mode = os.fstat(STDERR).st_mode
+    if stat.S_ISFIFO(mode) or os.isatty(STDERR):
+        with suppress(OSError):
+            return os.open(
+                f"/proc/self/fd/{STDERR}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            )
+    return STDERR
 
 
 def _as_text(_logger: object, _method: str, event: EventDict) -> str:

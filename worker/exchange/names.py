@@ -21,9 +21,21 @@ class Names:
         self._lock = threading.Lock()
         self._known: dict[tuple[str, int], tuple[timedelta, list[Address]]] = {}
         self._asking: dict[tuple[str, int], Future[list[Address]]] = {}
+        self._aside: set[Address] = set()  # by which nobody could be reached lately
 
     def addresses(self, host: str, port: int, within: float) -> list[Address]:
-        """Fresh or stale addresses at once; unknown ones within `within` seconds, else OSError."""
+        """Fresh or stale addresses at once; unknown ones within `within` seconds, else OSError.
+
+        In the resolver's order, those last by which nobody could be reached: each would cost a connection's bound.
+        """
+        found = self._addresses(host, port, within)
+        return sorted(found, key=self._aside.__contains__) if self._aside else found
+
+    def set_aside(self, address: Address) -> None:
+        """Nobody was reached by it: others come first until the resolver is asked again."""
+        self._aside.add(address)
+
+    def _addresses(self, host: str, port: int, within: float) -> list[Address]:
         key = (host, port)
         known = self._known.get(key)
         if known is not None and monotonic() - known[0] < NAME_LIFE:
@@ -53,6 +65,7 @@ class Names:
         try:
             found = socket.getaddrinfo(*key, type=socket.SOCK_STREAM)
             addresses = [(int(family), str(where[0]), key[1]) for family, _, _, _, where in found]
+            self._aside.difference_update(addresses)
             self._known[key] = (monotonic(), addresses)
             answer.set_result(addresses)
         except (OSError, UnicodeError) as error:  # UnicodeError: no host can have such a name

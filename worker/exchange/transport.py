@@ -14,11 +14,14 @@ from requests import PreparedRequest, Response
 from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 
-from worker.exchange.answer import Answer
+from worker.exchange.answer import Answer, BrokenAnswerError
 from worker.exchange.names import NAMES, Address
 from worker.exchange.trust import trusted
 from worker.exchange.wire import HERE
 from worker.gaps import Gap, reached
+
+# Seconds of rest before the first question, between questions, and how many may stay without an answer.
+KEPT_ALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
 class Bounds(NamedTuple):
@@ -40,11 +43,12 @@ class Guarded:
         self._idle = idle
         self._sock: socket.socket | None = None
         self._guard: socket.socket | None = None  # a second handle: it works even inside a TLS handshake
+        self.is_new = True  # in its first request
 
     def ask(self, request: PreparedRequest) -> Answer:
         """Connect if need be (that may take long), ask for the permit, send in one write, read the answer's head."""
         text = _text_of(request, self._netloc)
-        is_new = self._sock is None  # over TLS it may have received tickets already
+        self.is_new = is_new = self._sock is None  # over TLS it may have received tickets already
         sock = self._sock or self._connect()
         if HERE.wire is not None:
             HERE.wire.on(self)
@@ -85,7 +89,7 @@ class Guarded:
         if HERE.wire is not None:
             HERE.wire.on(self)
         addresses = NAMES.addresses(self._host, self._port, self._bounds.connect)
-        self._sock = self._secured(self._reach(addresses))
+        self._sock = self._reach(addresses)
         self._sock.settimeout(self._bounds.read)
         return self._sock
 
@@ -98,6 +102,7 @@ class Guarded:
             try:
                 return self._reach_one(family, host, port)
             except OSError as error:
+                NAMES.set_aside((family, host, port))
                 failed = error
         raise failed
 
@@ -105,15 +110,16 @@ class Guarded:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _keep_alive(sock)
             sock.settimeout(self._bounds.connect)
             self._guard = sock.dup()
             self._guard.settimeout(0)
             sock.connect((host, port))
+            return self._secured(sock)
         except OSError:
             sock.close()
             self._let_guard_go()
             raise
-        return sock
 
     def _secured(self, sock: socket.socket) -> socket.socket:
         return sock
@@ -160,8 +166,10 @@ class GuardedAdapter(BaseAdapter):
         connection = self._connection(request.url or "")
         try:
             answer = connection.ask(request)
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if isinstance(error, OSError | BrokenAnswerError) and not connection.is_new:
+                self.close()  # a network that forgot this one while it rested has forgotten its neighbours
             raise
         response = Response()
         response.status_code = answer.status
@@ -184,6 +192,14 @@ class GuardedAdapter(BaseAdapter):
                     return connection
                 connection.close()
         return self.KINDS[where.scheme](where, self._bounds, idle)
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """What rests is asked for now and then: a network forgets it later, and what it has forgotten is closed by the kernel."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEPT_ALIVE.items():
+        if hasattr(socket, name):  # not every system has all of them
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _text_of(request: PreparedRequest, netloc: str) -> bytes:

@@ -1,8 +1,10 @@
 """What Flower is told of a cancel: Celery's own reading of the events, in whatever order they come."""
 
+from dataclasses import replace
 from itertools import count, permutations
 from typing import Any
 
+import orjson
 import pytest
 from celery.events.state import State, Task
 
@@ -31,6 +33,13 @@ def test_a_cancel_in_hand_is_a_started_task_with_order_account_and_attempt() -> 
     task = shown(*told(claimed(named("job-1", attempts=2))))
     assert (task.id, task.name, task.state) == ("job-1", TASK, "STARTED")
     assert task.kwargs == "{'order': 123, 'account': 'DEMO1', 'attempt': 3}"
+
+
+def test_what_the_exchange_says_oddly_can_be_told() -> None:
+    """One event that cannot be sent would keep all the others."""
+    odd = ended(named("job-1"))
+    (event,) = told(replace(odd, decision=replace(odd.decision, detail="Odd\ud800")))
+    assert "Odd\\ud800" in orjson.loads(orjson.dumps(event))["result"]
 
 
 @pytest.mark.parametrize("outcome", Outcome)

@@ -8,6 +8,7 @@ from typing import Any
 
 from worker.clock import utc_now
 from worker.job import Job, JobId, Outcome, Step
+from worker.ledger.encoding import storable
 from worker.ledger.words import Claimed
 from worker.policy import Again, End
 from worker.reasons import Meaning
@@ -119,7 +120,8 @@ def event(news: Began | Settled, clock: int) -> Event:
 
 
 def _end(settled: Settled, end: End) -> Event:
-    told = f"{end.outcome} {_command(end.memory.command_id)}({end.evidence_text[:MOST_EVIDENCE]})"
+    evidence = storable(end.evidence_text[:MOST_EVIDENCE])
+    told = f"{end.outcome} {_command(end.memory.command_id)}({evidence})"
     since = end.memory.first_sent_at
     began = settled.job.enqueued_at.timestamp() if since is None else since / 1e6
     facts: Event = {"result": told, "runtime": max(0.0, settled.at.timestamp() - began)}
@@ -131,7 +133,7 @@ def _end(settled: Settled, end: End) -> Event:
 def _progress(verdict: Verdict | None, again: Again) -> Event:
     """A transient answer is Celery's retry; whatever else comes back is still being worked on."""
     if verdict is not None and verdict.meaning is Meaning.TRANSIENT:
-        reason = verdict.reason or verdict.rule
+        reason = storable(verdict.reason or verdict.rule)
         return {"type": "task-retried", "result": reason, "exception": reason}
     told = f"{again.state} {_command(again.memory.command_id)}".rstrip()
     return {"type": "task-started", "result": told, "exception": None}

@@ -15,6 +15,7 @@ import pytest
 
 from tests.parts.doctor import Diagnose, run_doctor
 from tests.parts.exchange import TOKEN, Exchange
+from tests.parts.ledger import lock_out
 from tests.parts.rogue import Answer, rogue
 from tests.parts.rogue import closing as answering
 from tests.parts.understudy import cancelq
@@ -112,6 +113,17 @@ def test_a_login_is_tried_once_and_left_to_the_workers(
         assert right.grades("exchange: token") == {"ok"}, right.out
     assert exchange.auth_counts()["logins"] == 1
     assert SECRET not in wrong.out + wrong.err + right.out + right.err
+
+
+def test_the_exchange_is_not_asked_within_a_lock_out(
+    diagnose: Diagnose, redis_url: str, ledger: Ledger, exchange: Exchange
+) -> None:
+    lock_out(ledger, timedelta(hours=1))
+    where = {"redis_url": redis_url, "ledger": ledger.name, "exchange_url": exchange.url}
+    found = diagnose(**where, access_token=TOKEN)
+    assert found.grades("exchange: token") == {"skipped"}
+    assert "locked out until" in found.text("exchange: token")
+    assert exchange.calls() == []
 
 
 # --- settings

@@ -297,7 +297,7 @@ def load_settings() -> Settings:
     secrets = Path(os.environ.get(PREFIX + "SECRETS_DIR", SECRETS_DIR))
     if PREFIX + "SECRETS_DIR" in os.environ and not secrets.is_dir():
         raise ConfigError(f"{PREFIX}SECRETS_DIR: no such folder: {secrets}")
-    files = {path.name: path for path in (secrets.iterdir() if secrets.is_dir() else ())}
+    files = {path.name: path for path in _files_in(secrets)}
     written = _written()
     _refuse_unknown({name.upper() for name in {*os.environ, *written, *files}})
     # What stands further to the right counts.
@@ -310,6 +310,15 @@ def _ours(found: Mapping[str, Any], read: Callable[[Any], Any] = lambda text: te
     names = {name: name.upper().removeprefix(PREFIX) for name in found if name.upper().startswith(PREFIX)}
     texts = {short.lower(): read(found[name]) for name, short in names.items() if short.lower() in FIELDS}
     return {name: text for name, text in texts.items() if text is not None}
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        if PREFIX + "SECRETS_DIR" not in os.environ:
+            return []  # a container's engine made it for others
+        raise ConfigError(f"{PREFIX}SECRETS_DIR: {folder} must be readable: {error.strerror}") from error
 
 
 def _text_of(path: Path) -> str | None:
@@ -327,15 +336,17 @@ def _written() -> dict[str, str | None]:
     from dotenv import dotenv_values  # noqa: PLC0415  # most processes have no such file
 
     try:
-        return dotenv_values(ENV_FILE)
+        return dotenv_values(ENV_FILE, interpolate=False)  # a password may have a "${"
     except UnicodeDecodeError as error:
         raise ConfigError(f"{ENV_FILE} is not UTF-8 text") from error
+    except OSError as error:
+        raise ConfigError(f"{ENV_FILE} must be readable: {error.strerror}") from error
 
 
 def secret_files() -> list[Path]:
     """The files that somebody keeps secrets in; those of a container's engine are its own business."""
     named = os.environ.get(PREFIX + "SECRETS_DIR")
-    filed = [path for path in (Path(named).iterdir() if named else ()) if _is_secret(path.name)]
+    filed = [path for path in (_files_in(Path(named)) if named else ()) if _is_secret(path.name)]
     if any(_is_secret(name) for name in _written()):
         filed.append(Path(ENV_FILE))
     return sorted(filed)

@@ -295,3 +295,10 @@ def test_a_dotenv_file_is_secret_once_it_holds_a_secret(nothing_set: Path) -> No
     assert secret_files() == []
     written.write_text("CANCELQ_ACCESS_TOKEN=hunter2\n")
     assert secret_files() == [Path(".env")]
+
+
+def test_what_stands_in_a_dotenv_file_is_taken_as_it_is(nothing_set: Path) -> None:
+    (nothing_set / ".env").write_text("CANCELQ_ACCESS_TOKEN='pa${HOME}word'\n")
+    token = load_settings().access_token
+    assert token is not None
+    assert token.get_secret_value() == "pa${HOME}word"

@@ -98,7 +98,9 @@ class Governor:
         if not self._is_fresh():
             with self._asking:
                 if not self._is_fresh():
-                    self.hear(self._rulings.ask())
+                    word = self._rulings.ask()
+                    with self._changing:  # whatever came before: the ledger's clock may have been set back
+                        self._heard_at, self._told = word.now, word.lockouts
         until = max(filter(None, (self._told.get(login), self._seen.get(login))), default=None)
         if until is not None and until > self._rulings.now():
             raise Withheld(f"the login {login} is locked out until {until:%Y-%m-%d %H:%M:%S} UTC")
@@ -147,7 +149,7 @@ class Governor:
 
     def _is_fresh(self) -> bool:
         heard_at = self._heard_at
-        return heard_at is not None and self._rulings.now() - heard_at <= FRESH
+        return heard_at is not None and abs(self._rulings.now() - heard_at) <= FRESH
 
 
 def _throttled(reply: Reply) -> Verdict | None:

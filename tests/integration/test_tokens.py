@@ -8,7 +8,7 @@ from pathlib import Path
 
 from redis import Redis
 
-from tests.parts.exchange import Exchange, eventually
+from tests.parts.exchange import Exchange, eventually, running_exchange
 from tests.parts.fleet import Fleet
 from tests.parts.ledger import claim
 from tests.unit.test_policy import POLICY
@@ -171,6 +171,20 @@ def test_a_troubled_exchange_costs_one_renewal_and_no_session(ledger: Ledger, ex
         counts = exchange.auth_counts()
         assert (counts["logins"], counts["renewals"]) == (1, 1)
         assert client.orders([OrderId(1)]).conclusive
+
+
+def test_an_exchange_that_is_away_costs_no_renewal(ledger: Ledger, redis_client: Redis) -> None:
+    """Of those that an hour has: what never left is given back, and not tried twice at once."""
+    with running_exchange() as away, keeping(ledger, away) as (keeper, _client):
+        keeper.keep()
+        away.process.kill()
+        away.process.wait()
+        token = f"{{{ledger.name}}}:token:{DEFAULT_LOGIN}"
+        redis_client.hset(token, "renew_at", 0)
+        keeper.keep()
+        assert float(redis_client.hget(token, "not_before") or 0) > 0
+        calls = redis_client.zrange(f"{{{ledger.name}}}:token_calls:{DEFAULT_LOGIN}", 0, -1)
+    assert [call.split(" ")[0] for call in calls] == ["login"]
 
 
 def test_an_evicted_session_meets_the_same_and_is_replaced(ledger: Ledger, exchange: Exchange) -> None:

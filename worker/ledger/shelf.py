@@ -15,7 +15,7 @@ class Call(StrEnum):
 
     LOGIN = "login"
     RENEWAL = "renewal"
-    UNSENT = "unsent"  # a login of which no byte left
+    UNSENT = "unsent"  # a login or renewal of which no byte left
 
 
 class Right(IntEnum):

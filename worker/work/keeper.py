@@ -83,7 +83,7 @@ class Keeper:
         self._foreign = ""  # the seal of a token that these credentials do not open
         self._say_at = timedelta(0)
         self._renewals = Retrying(
-            retry=retry_if_result(lambda grant: isinstance(grant, Unclear)),
+            retry=retry_if_result(lambda grant: isinstance(grant, Unclear) and grant.sent),
             stop=stop_after_attempt(RENEWAL_TRIES),
             wait=wait_exponential_jitter(multiplier=0.2, max=2, jitter=0.2),
             retry_error_callback=_last,
@@ -197,8 +197,9 @@ class Keeper:
                 self._fail(keeper, call, wait=wait, trouble=grant.text, ticket=ticket)
             case Penalised():
                 self._fail(keeper, call, wait=self._bounds.lockout, trouble=grant.text)
-            case Unclear(sent=False) if call is Call.LOGIN:
-                self._fail(keeper, Call.UNSENT, wait=UNSENT_PAUSE, trouble=grant.text)
+            case Unclear(sent=False):
+                wait = UNSENT_PAUSE if call is Call.LOGIN else self._pause(call, shelved)
+                self._fail(keeper, Call.UNSENT, wait=wait, trouble=grant.text)
             case Denied() | Unclear():
                 self._fail(keeper, call, wait=self._pause(call, shelved), trouble=grant.text)
             case _:

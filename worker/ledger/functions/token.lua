@@ -85,7 +85,7 @@ local function token_put(keys, args)
 end
 
 -- cancelq_token_fail: no token came of it. Keys: prefix. Arguments: login, keeper, microseconds to the next try,
--- what is wrong, ticket, what it was: "login", "renewal", or "unsent" for a login that never left.
+-- what is wrong, ticket, what it was: "login", "renewal", or "unsent" for one that never left.
 -- Reply: {now, time of the next try}; an hour's last login makes that later. A login that fails raises an alert, once
 -- when the trouble begins and once when the hour's logins are spent.
 local function token_fail(keys, args)

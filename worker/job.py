@@ -196,7 +196,7 @@ class Job(NamedTuple):
     lapsed: bool = False  # an earlier holder lost it: SQL may know more than the ledger
     lost_by: tuple[
         str, ...
-    ] = ()  # the chains of rows of all holders that lost it since; "?": one that nobody can name
+    ] = ()  # the chains of those that lost it since it was given back; "?": nobody can say
     recorded: bool = False  # its row is known to be in the database that all share, attempts or not
     redrive_of: JobId | None = None
     outcome: Outcome | None = None  # decided already, when step is CLOSE

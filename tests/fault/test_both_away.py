@@ -18,7 +18,7 @@ import pytest
 from tests.fault.test_outage import assert_all_arrived, held, wait_for_ends
 from tests.parts.databases import PostgresServer, database_taking_no_rows
 from tests.parts.exchange import eventually
-from tests.parts.fleet import Fleet
+from tests.parts.fleet import Fleet, Worker
 from tests.parts.kills import assert_nothing_lost, wait_for_empty_journal
 from tests.parts.scenes import ORDERS, QUICK, enqueue, set_up
 from tests.parts.understudy import Doom, Understudy
@@ -222,16 +222,20 @@ def test_a_job_that_only_a_lost_hosts_journal_has_is_put_on_record_by_who_goes_o
     assert fleet.ends(1)[1]["outcome"] == "canceled"
 
 
+def end_in_the_journal(fleet: Fleet, worker: Worker) -> None:
+    """Order 1 has its outcome there alone, and the worker is gone."""
+    fleet.when_compared()
+    with database_taking_no_rows(fleet.database_url):
+        fleet.queue().cancel(order_id=1)
+        eventually(lambda: "job.finished" in worker.said(), what="an end that only the journal has")
+        worker.kill()
+
+
 def test_a_journal_that_is_gone_for_good_concerns_only_what_its_workers_held(plain_fleet: Fleet) -> None:
     """Its mark stays in the ledger: of later cancels, whoever dies amid them, nothing can be in it."""
     fleet = plain_fleet
     fleet.exchange.add_orders(1, 2, account="default")
-    lost = fleet.start(**QUICK)
-    fleet.when_compared()
-    with database_taking_no_rows(fleet.database_url):
-        fleet.queue().cancel(order_id=1)
-        eventually(lambda: "job.finished" in lost.said(), what="an end that only the journal has")
-        lost.kill()
+    end_in_the_journal(fleet, fleet.start(**QUICK))
     shutil.rmtree(fleet.folder / "journal")
     doom = Doom(Gap.START_DUE)
     second = fleet.fork(doom=doom, **QUICK).when_ready()
@@ -272,12 +276,7 @@ def test_an_answer_that_another_hosts_journal_keeps_is_waited_for(plain_fleet: F
 def test_what_a_journal_keeps_is_carried_over_by_a_worker_that_is_to_hold(plain_fleet: Fleet) -> None:
     fleet = plain_fleet
     fleet.exchange.add_orders(1, account="default")
-    lost = fleet.start(**QUICK)
-    fleet.when_compared()
-    with database_taking_no_rows(fleet.database_url):
-        fleet.queue().cancel(order_id=1)
-        eventually(lambda: "job.finished" in lost.said(), what="an end that only the journal has")
-        lost.kill()
+    end_in_the_journal(fleet, fleet.start(**QUICK))
     worker = fleet.start(audit_down="hold", **QUICK)
     assert fleet.ends(1)[1]["outcome"] == "canceled"
     wait_for_empty_journal(fleet)

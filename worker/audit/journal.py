@@ -280,9 +280,8 @@ class Journal:
                 ).rowcount
                 for table in _tables().tables
             )
-            _note_carried(
-                connection, chunk.jobs
-            )  # in the room that they leave: the file may have reached its cap
+            # In the room that they leave: the file may have reached its cap.
+            _note_carried(connection, chunk.jobs)
             connection.exec_driver_sql(
                 "UPDATE chains SET held = held - ? WHERE writer = ?", (gone, chunk.writer)
             )

@@ -149,9 +149,8 @@ class Sealer:
         with closing(stored(connection, since=since)) as seals:
             for number, _prev, mark, _environment, _at, heads in seals:
                 rows: dict[str, int] = {}
-                with suppress(
-                    ValueError
-                ):  # `cancelq verify` will name it; the next seal goes behind it all the same
+                # `cancelq verify` will name one that cannot be read; the next seal goes behind it all the same.
+                with suppress(ValueError):
                     rows = {writer: seq for writer, seq, _ in named_by(heads)}
                 self._remember(Head(number, mark), rows)
 

@@ -14,7 +14,7 @@ from worker.logins import Login
 from worker.reply import Answered, NotSent, Reply, Unanswered
 from worker.settings import Settings, is_loopback
 from worker.verdict import read_json
-from worker.work.borrowed import locked_out_until
+from worker.work.borrowed import locked_out
 
 BOUND = timedelta(seconds=2)
 CERTIFICATE_MARGIN = timedelta(days=7)
@@ -50,11 +50,8 @@ def look(settings: Settings) -> Iterator[Finding]:
 
 
 def _login(login: Login, settings: Settings) -> Iterator[Finding]:
-    if (until := locked_out_until(settings)) is not None:
-        told = (
-            f"not tried: locked out until {until:%Y-%m-%d %H:%M:%S} UTC, and a call within it may lengthen it"
-        )
-        yield skipped(name_of(login), told)
+    if (trouble := locked_out(settings)) is not None:
+        yield skipped(name_of(login), f"not tried: {trouble}")
         return
     for found in token_of(login, settings):
         if isinstance(found, Finding):

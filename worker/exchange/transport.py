@@ -48,11 +48,11 @@ class Guarded:
     def ask(self, request: PreparedRequest) -> Answer:
         """Connect if need be (that may take long), ask for the permit, send in one write, read the answer's head."""
         text = _text_of(request, self._netloc)
-        self.is_new = is_new = self._sock is None  # over TLS it may have received tickets already
+        self.is_new = self._sock is None  # over TLS it may have received tickets already
         sock = self._sock or self._connect()
         if HERE.wire is not None:
             HERE.wire.on(self)
-            HERE.wire.clear_to_write(lambda: is_new or self.is_silent())
+            HERE.wire.clear_to_write(lambda: self.is_new or self.is_silent())
         reached(Gap.REQUEST_DUE)
         sock.sendall(text)
         reached(Gap.REQUEST_SENT)

@@ -1,7 +1,7 @@
 """A login's token for a look from beside the workers: theirs, never a session of one's own."""
 
 from contextlib import ExitStack, suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from worker.embedded.places import is_known, redis_place
 from worker.errors import CancelqError
@@ -23,8 +23,8 @@ def token_for(account: str, settings: Settings) -> SecretStr:
     login = login_of(logins_from(settings), account)
     if login is None:
         raise NoToken(f"no login serves the account {account}")
-    if (until := locked_out_until(settings)) is not None:
-        raise NoToken(f"locked out until {until:%Y-%m-%d %H:%M:%S} UTC, and a call within it may lengthen it")
+    if (trouble := locked_out(settings)) is not None:
+        raise NoToken(trouble)
     if login.token is not None:
         return login.token
     if not is_known(settings):
@@ -34,13 +34,14 @@ def token_for(account: str, settings: Settings) -> SecretStr:
         return borrowed(login, settings, opened.enter_context(Ledger(url, settings.ledger, timeout=BOUND)))
 
 
-def locked_out_until(settings: Settings) -> datetime | None:
-    """Until when no login of this ledger may be used, if one is locked out; None also where no ledger can be asked."""
+def locked_out(settings: Settings) -> str | None:
+    """Why no login of this ledger may be used now, if one is locked out; None also where no ledger can be asked."""
     if is_known(settings):
         with suppress(CancelqError), ExitStack() as opened:
             url = opened.enter_context(redis_place(settings))
             ledger = opened.enter_context(Ledger(url, settings.ledger, timeout=BOUND))
-            return ledger.survey().locked_out_until
+            if (until := ledger.survey().locked_out_until) is not None:
+                return f"locked out until {until:%Y-%m-%d %H:%M:%S} UTC, and a call within it may lengthen it"
     return None
 
 
